@@ -20,6 +20,9 @@ pub fn is_due(slot: Slot) -> bool {
 
 /// Returns the slot through which a packet leaves that was assigned to `slot`: another one if the device of `slot` has
 /// no link.
+///
+/// # Errors
+/// The packet is to be dropped: no slave has a link, or the guard pauses.
 #[inline(always)]
 pub fn check(slot: Slot) -> Result<Slot, DropReason> {
     if !is_dead(slot) {

@@ -155,6 +155,9 @@ pub fn active_word() -> Option<ActiveWord> {
 }
 
 /// Stores `new` in ACTIVE if the word is still `seen`; otherwise returns the word that is there as the error.
+///
+/// # Errors
+/// The word that is there instead of `seen`.
 #[inline(always)]
 pub fn exchange_active(seen: ActiveWord, new: ActiveWord) -> Result<(), ActiveWord> {
     let Some(word) = ACTIVE.get_ptr_mut(0) else { return Err(seen) };
@@ -163,6 +166,9 @@ pub fn exchange_active(seen: ActiveWord, new: ActiveWord) -> Result<(), ActiveWo
 }
 
 /// Stores `new` in the turn of TICKS if it is still `seen`; otherwise returns the turn that is there as the error.
+///
+/// # Errors
+/// The turn that is there instead of `seen`.
 #[inline(always)]
 pub fn exchange_rounds(seen: ClaimedRounds, new: ClaimedRounds) -> Result<(), ClaimedRounds> {
     let Some(entry) = TICKS.get_ptr_mut(0) else { return Err(seen) };

@@ -27,8 +27,14 @@ pub trait Packet: Frame {
     /// Returns the transmit queue of bond0 that the packet was sent from.
     fn queue(&self) -> u16;
     /// Redirects the packet to the egress of a slave.
+    ///
+    /// # Errors
+    /// Why the kernel does not redirect it.
     fn to_slave(&self, slot: Slot, ifindex: u32) -> Result<Redirected, DropReason>;
     /// Redirects the packet to the port.
+    ///
+    /// # Errors
+    /// Why the kernel does not redirect it.
     fn to_port(&self, ifindex: u32) -> Result<Redirected, DropReason>;
     /// Redirects a copy to the port and keeps the packet. The copy is lost if the port is down, as a redirect is.
     fn copy_to_port(&self, ifindex: u32);

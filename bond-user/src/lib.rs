@@ -10,7 +10,17 @@
 //! 6. [`agent`]: brings bonds up, manages them, and takes them down.
 //! 7. [`cli`]: the command line. It knows the agent only as the other end of the API; `xbond run` starts one.
 
-#![cfg_attr(not(test), warn(clippy::expect_used, clippy::panic, clippy::unwrap_used))]
+#![cfg_attr(
+    not(test),
+    warn(
+        missing_docs,
+        clippy::expect_used,
+        clippy::missing_errors_doc,
+        clippy::missing_panics_doc,
+        clippy::panic,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod agent;
 pub mod api;

@@ -8,7 +8,10 @@ use nix::{
 };
 use tokio::net::UnixStream;
 
-use crate::{agent::AgentError, config::Writers, sys::file};
+use crate::{
+    report::wording,
+    {agent::AgentError, config::Writers, sys::file},
+};
 
 /// Its members may read.
 const READERS: &str = "xbond";
@@ -31,6 +34,7 @@ pub struct Peer {
 }
 
 /// Why a request was refused.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     #[error("only root may use this socket")]
@@ -60,20 +64,22 @@ impl Access {
             Err(AgentError::NoSuchGroup { origin, group, why })
         };
         match (find(group)?, readers) {
-            (None, _) => refuse(group, "no such group"),
-            // The socket is that group's, if anybody's but root's.
-            (_, None) => {
-                refuse(READERS, "no such group, and writers have to be in it, too, to reach the agent")
-            }
+            (None, _) => refuse(group, wording::NO_SUCH_GROUP),
+            // The socket belongs to root, and to this group if it exists.
+            (_, None) => refuse(READERS, wording::NO_GROUP_OF_READERS),
             (Some(gid), _) => Ok(Self { readers, writers: Some((group.clone(), gid)) }),
         }
     }
 
-    /// Whose the socket is besides root's.
+    /// Returns the group that may use the socket in addition to root.
     pub fn readers(&self) -> Option<Gid> {
         self.readers
     }
 
+    /// Checks that a peer may read: root, a member of the readers' group, and every peer that may change.
+    ///
+    /// # Errors
+    /// Why it may not.
     pub fn read(&self, peer: &Peer) -> Result<(), Denied> {
         match self.readers {
             _ if peer.uid == ROOT => Ok(()),
@@ -83,6 +89,10 @@ impl Access {
         }
     }
 
+    /// Checks that a peer may change something: root, and a member of the writers' group.
+    ///
+    /// # Errors
+    /// Why it may not.
     pub fn change(&self, peer: &Peer) -> Result<(), Denied> {
         match &self.writers {
             _ if peer.uid == ROOT => Ok(()),
@@ -96,8 +106,8 @@ impl Access {
 impl fmt::Display for Access {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.writers {
-            Some((group, _)) => write!(f, "root and members of group {group} may change bonds"),
-            None => f.write_str("only root may change bonds"),
+            Some((group, _)) => f.write_str(&wording::writers_are(group)),
+            None => f.write_str(&wording::only_root_writes()),
         }
     }
 }
@@ -115,7 +125,10 @@ fn find(group: &str) -> Result<Option<Gid>, AgentError> {
 }
 
 impl Peer {
-    /// SO_PEERCRED and SO_PEERGROUPS.
+    /// Returns the user and the groups of the process at the other end (SO_PEERCRED and SO_PEERGROUPS).
+    ///
+    /// # Errors
+    /// The kernel does not return them.
     pub fn of(stream: &UnixStream) -> std::io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let mut groups = peer_groups(stream)?;

@@ -10,7 +10,7 @@ use bond_core::{
 };
 
 use crate::{
-    agent::bond::{engine_thread::Stopping, interface::Queues},
+    agent::queues::Queues,
     config::{Change, ConfigError, Origin, Problem},
     report::wording::ORPHANED,
     store::{StoreError, paths::PathError},
@@ -20,7 +20,13 @@ use crate::{
     },
 };
 
+/// The thread has ended, which it does only when the agent does.
+#[derive(Debug, thiserror::Error)]
+#[error("the agent is stopping")]
+pub struct Stopping;
+
 /// What an agent could not do.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     #[error(transparent)]

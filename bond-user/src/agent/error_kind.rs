@@ -139,7 +139,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        agent::bond::{engine_thread::Stopping, interface::Queues},
+        agent::{Stopping, queues::Queues},
         config::Origin,
         sys::dataplane::Hook,
     };
@@ -159,6 +159,7 @@ mod tests {
     }
 
     /// The match above has no arm for all others, so a new error gets its kind when it is added.
+    // One thing: a table, with a row for each error.
     #[test]
     fn every_error_has_its_kind() {
         let (b, s) = (|| "bond0".to_owned(), || "eth0".to_owned());

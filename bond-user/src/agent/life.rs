@@ -8,7 +8,7 @@ use tracing::{info, warn};
 use crate::{
     agent::{
         Agent, AgentError, LinkEventSource,
-        bond::{engine_thread::EngineHandle, link_mail::LinkFeed},
+        bond::{engine_handle::EngineHandle, link_mail::LinkFeed},
         lifecycle::{
             add::Adoption,
             end::{Ending, undo},

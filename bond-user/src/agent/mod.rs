@@ -48,6 +48,7 @@ mod life;
 mod lifecycle;
 mod options;
 mod outcome;
+mod queues;
 mod ready;
 mod run;
 pub mod server;
@@ -70,22 +71,19 @@ use tokio::{
 use self::{
     access::Access,
     bond::{
-        clock::SharedClockState,
-        engine_thread::BondId,
-        interface::{Host, Queues},
-        path_targets::PathOrders,
-        receipt_writer::History,
-        work::WorkQueue,
+        clock::SharedClockState, engine_handle::BondId, interface::Host, path_targets::PathOrders,
+        receipt_writer::History, work::WorkQueue,
     },
     lifecycle::{
         lost::Lost,
         machine::Machine,
         slaves::{Arrivals, Wanted},
     },
+    queues::Queues,
     server::{counters::CounterCache, metrics::Scrapes, published::Publisher, retries::Retries},
 };
 pub use self::{
-    error::AgentError,
+    error::{AgentError, Stopping},
     outcome::Outcome,
     run::{RunOptions, run},
 };
@@ -104,6 +102,7 @@ use crate::{
 /// Where link events come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkEventSource {
+    /// Link events of netlink.
     Netlink,
     /// None: links are polled every miimon only.
     Off,
@@ -233,7 +232,7 @@ impl Bond {
 /// Whether this kernel can do it.
 fn check_kernel(bond: &BondConfig) -> Result<(), KernelError> {
     let hook = bond::worker::hook(bond.datapath, bond.port.is_some());
-    Kernel::check(hook, bond.mtu.unwrap_or(lifecycle::create::DEFAULT_MTU))
+    Kernel::check(hook, bond.mtu.unwrap_or(lifecycle::DEFAULT_MTU))
 }
 
 impl Agent {

@@ -1,24 +1,33 @@
 //! `xbond set` on a bond: options of the driver, and requests for another active slave.
 
-use bond_common::abi::Slot;
 use bond_core::{
     event::{Elects, Event},
     name::BondName,
     options::{BondOptions, Setting, Slaves},
-    status::BondStatus,
 };
 
 use crate::{
-    agent::{Agent, AgentError, Bond, bond::work::Urgent, lifecycle::own_settings::settable},
+    agent::{
+        Agent, AgentError, Bond,
+        bond::work::Urgent,
+        lifecycle::{
+            own_settings::settable,
+            slaves::{changed, slot_of},
+        },
+    },
     config::BondConfig,
     report::{
         event::What,
         log::{self, Facts},
+        wording,
     },
 };
 
 impl Agent {
     /// Changes options of a bond; all of them, or none. Returns what should be known about it.
+    ///
+    /// # Errors
+    /// There is no such bond or slave, or an option is refused. Nothing was changed then.
     pub async fn set(
         &self,
         name: &BondName,
@@ -56,7 +65,7 @@ impl Agent {
             && status.options.primary != options.primary
             && !status.slaves.iter().any(|slave| slave.name == *primary)
         {
-            notes.push(format!("primary={primary}: is no slave yet; it takes over when it is one, and up"));
+            notes.push(wording::primary_absent(primary));
         }
         self.apply_own_settings(&bond, &wanted).await?;
         let in_force = options.to_pairs();
@@ -104,21 +113,6 @@ impl Agent {
 /// Returns the settings of xbond's own, with their values as `xbond set` takes them.
 fn own_pairs(config: &BondConfig) -> Vec<(&'static str, String)> {
     settable().map(|key| (key, config.shown(key))).collect()
-}
-
-/// Returns those pairs of `after` that differ from the pair of `before` with the same key. Both have the same keys.
-pub(in crate::agent) fn changed(
-    before: Vec<(&'static str, String)>,
-    after: Vec<(&'static str, String)>,
-) -> Vec<(&'static str, String)> {
-    before.into_iter().zip(after).filter(|(before, after)| before != after).map(|(_, after)| after).collect()
-}
-
-pub fn slot_of(bond: &str, status: &BondStatus, slave: &str) -> Result<Slot, AgentError> {
-    let found = status.slaves.iter().find(|known| known.name == slave);
-    found
-        .and_then(|slave| Slot::new(slave.slot))
-        .ok_or_else(|| AgentError::NoSuchSlave { bond: bond.to_owned(), slave: slave.to_owned() })
 }
 
 #[cfg(test)]

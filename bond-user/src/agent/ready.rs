@@ -1,8 +1,8 @@
-//! What the agent says when it is ready: a line for each bond, and its status for systemd.
+//! What the agent prints when it is ready, a line for each bond, and its status for systemd.
 
 use crate::{
     agent::{Agent, AgentError, Bond},
-    report::lines,
+    report::{lines, wording},
     sys::notify,
 };
 
@@ -15,21 +15,17 @@ impl Agent {
         }
         ready.extend(self.lost_bonds(None).await);
         if ready.is_empty() {
-            ready.push("ready: no bonds; `xbond add` makes one".to_owned());
+            ready.push(wording::ready_without_bonds());
         }
         ready.iter().for_each(|line| lines::print(line));
         Ok(())
     }
 
-    /// Has systemd show which bonds are not there.
+    /// Sends systemd the agent's status: how many bonds are up, and which are not.
     pub(in crate::agent) async fn say_status(&self) {
         let bonds = self.bonds().len();
         let lost = self.lost_bonds(None).await;
-        notify::status(&format!(
-            "{bonds} {} up{}",
-            if bonds == 1 { "bond" } else { "bonds" },
-            lost.iter().map(|sentence| format!("; {sentence}")).collect::<String>()
-        ));
+        notify::status(&wording::status(bonds, &lost));
     }
 
     pub(in crate::agent) async fn is_ready(&self, name: &str, bond: &Bond) -> Result<String, AgentError> {
@@ -39,8 +35,8 @@ impl Agent {
         let absent: Vec<_> = bond.goal().absent(&status).map(|wanted| wanted.name().to_owned()).collect();
         let missing = match absent.as_slice() {
             [] => String::new(),
-            names => format!("; not enslaved yet: {}", names.join(", ")),
+            names => wording::not_enslaved_yet(names.join(", ")),
         };
-        Ok(format!("{name} ready: active slave {active}, carrier {carrier}, datapath {}{missing}", bond.hook))
+        Ok(wording::ready(name, active, carrier, bond.hook, missing))
     }
 }

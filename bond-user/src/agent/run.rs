@@ -13,7 +13,7 @@ use crate::{
     agent::{
         Agent, AgentError, LinkEventSource,
         access::Access,
-        bond::engine_thread::EngineHandle,
+        bond::engine_thread,
         check_kernel,
         feed::Feed,
         life::Start,
@@ -59,11 +59,13 @@ const FOREVER: Duration = Duration::from_secs(60 * 60 * 24 * 365);
 
 /// What [`run`] needs to know.
 pub struct RunOptions {
+    /// The configuration.
     pub config: Config,
     /// Where `config` was read; `None` if it was given by flags.
     pub source: Option<Source>,
     /// The group of writers of the command line, which overrides that of files.
     pub writers: Option<Writers>,
+    /// Where link events come from.
     pub link_events: LinkEventSource,
     /// How tc programs are attached; `None` for the best way of this kernel.
     pub tc_attach: Option<TcAttach>,
@@ -85,7 +87,7 @@ pub fn run(options: RunOptions) -> Result<(), AgentError> {
     caps::keep_needed()?;
     lines::start().map_err(io("cannot start a thread"))?;
     let (kernel, reader) = read_kernel(options.tc_attach);
-    let engine = EngineHandle::start(reader.clone()).map_err(io("cannot start a thread"))?;
+    let engine = engine_thread::start(reader.clone()).map_err(io("cannot start a thread"))?;
     let runtime = start_runtime()?;
     let RunOptions { config, source, writers, link_events, tc_attach: _, confirm } = options;
     let answer = runtime.block_on(async {
@@ -237,6 +239,6 @@ pub(in crate::agent) fn collect_dead(here: u64) {
         }
     };
     if let Err(error) = thread::Builder::new().name("gc".into()).spawn(collect) {
-        warn!("directories of ended network namespaces were not removed: cannot start a thread: {error}");
+        warn!("{}", wording::no_collection_thread(error));
     }
 }

@@ -45,7 +45,7 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes the connections of other agents, which want to know whose the socket is, so that it never has too many.
+    /// Accepts the connections of other agents, which ask for the owner of the socket, so that its queue never fills up.
     pub(in crate::agent) fn accept_askers(&self) {
         let Some(socket) = self.claim().take_socket() else { return };
         let listener = socket.set_nonblocking(true).and_then(|()| UnixListener::from_std(socket));
@@ -61,7 +61,7 @@ impl Agent {
         }
     }
 
-    /// Makes again what another process has removed of the run directory: lock, control socket, and records.
+    /// Restores what another process has removed from the run directory: lock, control socket, and records.
     pub(in crate::agent) fn keep_places(self: &Arc<Self>, failures: &mut Repeats) {
         let paths = &self.machine.paths;
         let remade = paths.reclaim(&mut self.claim());
@@ -90,7 +90,7 @@ impl Agent {
     pub(in crate::agent) fn warn_of_places(&self, failures: &mut Repeats, error: &str) {
         if let Some(count) = failures.admit(monotonic(), error) {
             let shown = self.machine.paths.socket();
-            warn!("{}: was removed by another process: {error}{}", shown.display(), left_out(count));
+            warn!("{}{}", wording::socket_removed(shown.display(), error), left_out(count));
         }
     }
 
@@ -100,8 +100,9 @@ impl Agent {
         self.serve(socket.map_err(|source| AgentError::Socket { path: paths.socket(), source })?)
     }
 
-    /// Once a second: reports bonds whose pins another process has removed, or restored. Of all bonds at once: each for itself
-    /// would wake the agent as often as there are bonds. Now and then gives memory back.
+    /// Checks once a second: the maps, the run directory, and each bond's devices and pins. One task does it for all bonds: a
+    /// task per bond would wake the agent as often as there are bonds. Every five seconds it returns free memory to the
+    /// kernel.
     pub(in crate::agent) async fn keep_house(self: Arc<Self>) {
         let mut check = tokio::time::interval(BETWEEN_CHECKS);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -119,7 +120,7 @@ impl Agent {
                 let pinned = match self.machine.planes.pins().check(&self.machine.paths.pins_of(&name)) {
                     Ok(()) => true,
                     Err(DataPlaneError::Unpinned(_)) => false,
-                    // Unknown is as it was.
+                    // The state is unknown: the last known one stays.
                     Err(_) => continue,
                 };
                 if bond.pinned.swap(pinned, Ordering::Relaxed) != pinned {
@@ -129,8 +130,8 @@ impl Agent {
         }
     }
 
-    /// Tries every five seconds to recreate bonds that are gone, and to restore former slaves that could not be restored. It is
-    /// a task of its own: a bond that is slow to come up delays the checks of no other.
+    /// Tries every five seconds to recreate lost bonds, and to restore former slaves that could not be restored. It is a
+    /// task of its own, so that a bond whose creation takes long does not delay the checks of the others.
     pub(in crate::agent) async fn recreate_lost(self: Arc<Self>) {
         let mut attempt = tokio::time::interval(BETWEEN_ATTEMPTS);
         attempt.set_missed_tick_behavior(MissedTickBehavior::Delay);

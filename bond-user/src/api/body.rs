@@ -51,6 +51,7 @@ pub const MOST_BONDS: usize = 64;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptionChange {
+    /// Options with their values, in this order.
     pub set: Vec<(String, String)>,
 }
 
@@ -60,6 +61,7 @@ pub struct OptionChange {
 pub struct NewBonds {
     /// As in a file.
     pub toml: String,
+    /// How slaves that do not exist are treated.
     #[serde(default)]
     pub missing_slaves: MissingSlaves,
 }
@@ -82,6 +84,7 @@ pub struct NewDrain {
     /// Seconds after which the drain ends, from 1 on; without it the administrator ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<std::num::NonZeroU32>,
+    /// The reason, for `xbond show` and the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Purpose>,
 }
@@ -90,7 +93,9 @@ pub struct NewDrain {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewSlave {
+    /// The interface.
     pub name: InterfaceName,
+    /// Options of the slave with their values.
     #[serde(default)]
     pub options: Vec<(String, String)>,
 }

@@ -9,28 +9,46 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 /// A request that an agent answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
+    /// Returns the state of all bonds.
     Bonds,
+    /// Adds bonds.
     AddBonds,
+    /// Returns the state of a bond.
     Bond,
+    /// Removes a bond.
     DownBond,
+    /// Returns the last failovers of a bond.
     Log,
+    /// Streams the events of a bond.
     BondEvents,
+    /// Streams the events of all bonds.
     Events,
+    /// Returns the metrics for Prometheus.
     Metrics,
+    /// Changes options of a bond.
     SetBond,
+    /// Enslaves an interface.
     AddSlave,
+    /// Releases a slave.
     DelSlave,
+    /// Changes options of a slave.
     SetSlave,
+    /// Drains a slave.
     Drain,
+    /// Ends the drain of a slave.
     Undrain,
+    /// Makes the agent read its files again.
     Reload,
+    /// Ends the trial of the bonds.
     Confirm,
 }
 
 /// One request: the method and the path, whose names are percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
+    /// The HTTP method.
     pub method: Method,
+    /// The path, with the query.
     pub path: String,
 }
 
@@ -52,6 +70,7 @@ const BOND: &str = "{name}";
 const SLAVE: &str = "{slave}";
 
 impl Endpoint {
+    /// All endpoints, in the order of the reference.
     pub const ALL: [Self; 16] = [
         Self::Bonds,
         Self::AddBonds,
@@ -71,6 +90,7 @@ impl Endpoint {
         Self::Confirm,
     ];
 
+    /// Returns the HTTP method.
     pub fn method(self) -> Method {
         match self {
             Self::Bonds | Self::Bond | Self::Log | Self::BondEvents | Self::Events | Self::Metrics => {

@@ -31,6 +31,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
+    /// All kinds.
     pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::Denied,

@@ -8,18 +8,20 @@ use super::{AddArgs, client, output, persist::Persistent, run};
 use crate::{
     api::{Endpoint, NewBonds},
     config::{Config, toml},
+    report::wording,
 };
 
+/// Adds bonds to the running agent: `xbond add`.
+///
+/// # Errors
+/// Nothing is described, a file is refused, or the agent is; files of `--persist` cannot be written.
 pub fn add(arguments: &AddArgs) -> Result<ExitCode> {
     let Some(described) = run::described(&arguments.bonds)? else {
-        bail!(
-            "nothing to add: give files (-c FILE), network scripts (--ifcfg DIR), or --bond; `xbond reload` \
-             reads the agent's own files again"
-        );
+        bail!(wording::nothing_to_add());
     };
     let config = described.read()?;
     if let Some((key, origin)) = config.key_of_agent() {
-        bail!("{origin}: {key} is for the files that an agent is started with");
+        bail!(wording::key_of_agent(origin, key));
     }
     for note in config.notes.iter().chain(config.bonds.iter().flat_map(|bond| &bond.notes)) {
         output::note(note);
@@ -34,9 +36,7 @@ pub fn add(arguments: &AddArgs) -> Result<ExitCode> {
         for path in persistent.write()? {
             output::print(&format!("{}\n", path.display()));
         }
-        output::note(
-            "network managers read their files when they are reloaded: networkctl reload, nmcli general reload",
-        );
+        output::note(wording::managers_read_files());
     }
     Ok(client::finish(&done))
 }

@@ -24,6 +24,9 @@ struct Report<'a> {
 }
 
 /// Returns an exit code for the worst finding: 0 none, 1 warnings, 2 errors.
+///
+/// # Errors
+/// The report cannot be printed as JSON. Findings are no error.
 pub fn check(arguments: &CheckArgs) -> Result<ExitCode> {
     let surroundings = HostFacts { strict_ports: strict_hypervisor(), ..HostFacts::default() };
     let mut checked = lint::check(&arguments.files, &surroundings);

@@ -21,22 +21,31 @@ use tokio::{net::UnixStream, time::timeout};
 use super::{NOT_YET, WaitArgs, output};
 use crate::{
     api::{Call, Done, Failure},
-    report::pending,
+    report::{pending, wording},
     store::paths::{LivingAgent, Paths, pid_in_words},
     sys::netns,
 };
 
 /// Sends one request to the agent of this network namespace.
+///
+/// # Errors
+/// There is no agent, it does not answer in time, or it refuses the request.
 pub fn request<T: DeserializeOwned>(call: &Call, body: Option<serde_json::Value>) -> Result<T> {
     request_in(&Paths::of(netns::cookie()?), call, body)
 }
 
 /// Sends one query to the agent of this network namespace.
+///
+/// # Errors
+/// There is no agent, it does not answer in time, or it refuses the query.
 pub async fn query<T: DeserializeOwned>(call: &Call) -> Result<T> {
     send(&Paths::of(netns::cookie()?), call, None).await
 }
 
 /// Sends one request to the agent of a network namespace.
+///
+/// # Errors
+/// There is no agent, it does not answer in time, or it refuses the request.
 pub fn request_in<T: DeserializeOwned>(
     paths: &Paths,
     call: &Call,
@@ -47,6 +56,9 @@ pub fn request_in<T: DeserializeOwned>(
 }
 
 /// Requests a change; returns its answer when it is done, or after `wait`.
+///
+/// # Errors
+/// There is no agent, it refuses the change, or the change fails. With `wait`, no answer in time is no error.
 pub fn change(call: Call, body: Option<serde_json::Value>, wait: &WaitArgs) -> Result<Done> {
     let Some(limit) = wait.wait else { return request(&call, body) };
     let call = call.within(limit);
@@ -64,7 +76,7 @@ pub fn change(call: Call, body: Option<serde_json::Value>, wait: &WaitArgs) -> R
 pub fn finish(done: &Done) -> ExitCode {
     done.notes.iter().for_each(output::note);
     for pending in &done.pending {
-        output::note(format_args!("not yet: {pending}"));
+        output::note(wording::not_yet(pending));
     }
     if done.pending.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(NOT_YET) }
 }
@@ -86,8 +98,8 @@ impl NoAnswer {
     /// Returns the fact without advice, for an answer that is read without the agent.
     pub fn fact(&self) -> String {
         match self {
-            Self::Silent { pid } => format!("the agent{} does not answer", pid_in_words(*pid)),
-            Self::Absent { pid } => format!("an agent is starting{}, or ending", pid_in_words(*pid)),
+            Self::Silent { pid } => wording::agent_silent(pid_in_words(*pid)),
+            Self::Absent { pid } => wording::agent_absent(pid_in_words(*pid)),
         }
     }
 }
@@ -137,7 +149,7 @@ async fn send<T: DeserializeOwned>(paths: &Paths, call: &Call, body: Option<serd
         }
     };
     if status.is_success() {
-        return serde_json::from_slice(&bytes).context("the agent's answer is of another version");
+        return serde_json::from_slice(&bytes).context(wording::other_version());
     }
     Err(failure(status, &bytes))
 }
@@ -152,6 +164,9 @@ async fn exchange(
 }
 
 /// Returns the lines of an answer without an end.
+///
+/// # Errors
+/// There is no agent, it does not answer in time, or it refuses the request.
 pub async fn lines(call: &Call) -> Result<AnswerLines> {
     let paths = Paths::of(netns::cookie()?);
     let response = timeout(ANSWER_WITHIN, ask(&paths, call, None)).await;
@@ -171,6 +186,9 @@ pub struct AnswerLines {
 impl AnswerLines {
     /// Returns the next line, without its end. Returns `None` at the end of the answer, whatever ended it; an
     /// incomplete line is dropped.
+    ///
+    /// # Errors
+    /// None at present: an answer that breaks off has ended.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
@@ -200,11 +218,8 @@ async fn ask(paths: &Paths, call: &Call, body: Option<serde_json::Value>) -> Res
             },
             // The queue of its socket is full of clients that it did not accept.
             io::ErrorKind::WouldBlock => bail!(NoAnswer::silent(paths)),
-            io::ErrorKind::PermissionDenied => bail!(
-                "{}: only root and members of group xbond, if there is one, may talk to the agent; run it with sudo",
-                socket.display()
-            ),
-            _ => bail!("cannot reach the agent at {}: {error}", socket.display()),
+            io::ErrorKind::PermissionDenied => bail!(wording::socket_denied(socket.display())),
+            _ => bail!(wording::agent_unreachable(socket.display(), &error)),
         },
     };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(BrokenOff)?;
@@ -256,6 +271,6 @@ fn failure(status: StatusCode, body: &[u8]) -> anyhow::Error {
             output::print_lines(&failure.changes);
             anyhow!("{}", failure.error)
         }
-        Err(_) => anyhow!("the agent answered {status}"),
+        Err(_) => anyhow!(wording::answered_with(status)),
     }
 }

@@ -8,6 +8,9 @@ use clap::CommandFactory as _;
 use super::{Cli, CompletionsArgs};
 
 /// Prints the completions of xbond's command line for a shell.
+///
+/// # Errors
+/// None at present: output that is not read is no error.
 pub fn completions(arguments: &CompletionsArgs) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(arguments.shell, &mut Cli::command(), "xbond", &mut text);

@@ -44,6 +44,9 @@ struct Report<'a> {
 }
 
 /// Returns an exit code for the worst result: 0 all is well, 1 warnings, 2 failures.
+///
+/// # Errors
+/// The network namespace cannot be read, or an interface that is named does not exist. Results are no error.
 pub fn doctor(arguments: &DoctorArgs) -> Result<ExitCode> {
     let checks = observe::at(&arguments.interfaces)?;
     if arguments.json {

@@ -16,6 +16,10 @@ use crate::{
 /// How long an agent that disconnected before its answer may take to end.
 const END_OF_AGENT: Duration = Duration::from_secs(5);
 
+/// Takes a bond, or all bonds, down: `xbond down`.
+///
+/// # Errors
+/// There is no such bond, or the agent could not take it down.
 pub fn down(arguments: &DownArgs) -> Result<ExitCode> {
     match &arguments.bond {
         Some(bond) => one(bond, arguments.force, &arguments.wait),
@@ -43,10 +47,7 @@ fn one(bond: &BondName, force: bool, wait: &WaitArgs) -> Result<ExitCode> {
             notes.iter().for_each(output::note);
             Ok(ExitCode::SUCCESS)
         }
-        Err(_) => bail!(
-            "no agent runs in this network namespace; to take {bond} down without one: xbond down {} --force",
-            shell_word(bond)
-        ),
+        Err(_) => bail!(wording::down_needs_force(bond, shell_word(bond))),
     }
 }
 

@@ -24,9 +24,14 @@ use crate::{
         toml,
     },
     report::json::{self, AnswerSource, Report},
+    report::wording,
     sys::netlink::{KernelBond, KernelSlave, LinkInfo, Netlink},
 };
 
+/// Prints or writes a bond as files of another program: `xbond export`.
+///
+/// # Errors
+/// The source cannot be read, the program cannot express the bond, or a file cannot be written.
 pub fn export(arguments: &ExportArgs) -> Result<()> {
     let program = Program::from(arguments.program);
     let (config, remarks) = if is_path(&arguments.source) {
@@ -63,9 +68,7 @@ fn is_path(source: &str) -> bool {
 fn make(directory: &Path) -> Result<()> {
     match fs::create_dir(directory) {
         Err(_) if directory.is_dir() => Ok(()),
-        made => made.with_context(|| {
-            format!("{}: this is no directory, and none can be made there", directory.display())
-        }),
+        made => made.with_context(|| wording::no_directory_possible(directory.display())),
     }
 }
 
@@ -78,17 +81,17 @@ fn write(directory: &Path, file: &ProgramFile) -> Result<()> {
         .create_new(true)
         .mode(mode)
         .open(&path)
-        .with_context(|| format!("{}: cannot be written", path.display()))?;
-    new.write_all(file.text.as_bytes()).with_context(|| format!("{}: cannot be written", path.display()))
+        .with_context(|| wording::cannot_write(path.display()))?;
+    new.write_all(file.text.as_bytes()).with_context(|| wording::cannot_write(path.display()))
 }
 
 /// Returns a running bond as a configuration, and what of its addresses and routes no configuration can have.
 fn running(name: &BondName) -> Result<(Config, Vec<String>)> {
     let report: Report = client::request(&Endpoint::Bond.call_of(name), None)?;
     let bond = report.bonds.into_iter().find(|bond| bond.name == **name);
-    let bond = bond.ok_or_else(|| anyhow!("{name}: no such bond; `xbond show` lists them"))?;
+    let bond = bond.ok_or_else(|| anyhow!(wording::no_such_bond(name)))?;
     let Some(ifindex) = bond.ifindex.filter(|_| report.source == AnswerSource::Agent) else {
-        bail!("{name}: ends in a port, and bonds of other programs do not; export its file instead");
+        bail!(wording::port_not_exported(name));
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (links, addresses, routes) = runtime.block_on(async {
@@ -97,7 +100,7 @@ fn running(name: &BondName) -> Result<(Config, Vec<String>)> {
         anyhow::Ok((links, netlink.addresses_of(ifindex).await?, netlink.routes_of(ifindex).await?))
     })?;
     let link = links.iter().find(|link| link.ifindex == ifindex).cloned();
-    let link = link.ok_or_else(|| anyhow!("{name}: its interface is gone"))?;
+    let link = link.ok_or_else(|| anyhow!(wording::bond_interface_gone(name)))?;
     let order: Vec<_> = bond.slaves.iter().map(|slave| slave.name.clone()).collect();
     let bond = as_of_kernel(bond, link);
     let read = kernel::convert(&bond, &Above { links, addresses, routes }, &order)?;
@@ -143,10 +146,7 @@ mod tests {
         std::fs::write(&file, "").unwrap();
         for refused in [above.path().join("no/new"), file] {
             let error = make(&refused).unwrap_err().to_string();
-            assert_eq!(
-                error,
-                format!("{}: this is no directory, and none can be made there", refused.display())
-            );
+            assert_eq!(error, wording::no_directory_possible(refused.display()));
         }
     }
 }

@@ -13,6 +13,10 @@ use crate::{
     sys::{caps, netns},
 };
 
+/// Removes what bonds of lost network namespaces left: `xbond gc`.
+///
+/// # Errors
+/// Capabilities are missing, or the directories cannot be read. What could not be removed gives exit code 2.
 pub fn gc(arguments: &GcArgs) -> Result<ExitCode> {
     caps::check()?;
     let here = netns::cookie()?;

@@ -18,6 +18,7 @@ use crate::{
         dialect::{self, Dialect},
         toml,
     },
+    report::wording,
     sys::netlink::{KernelBond, Netlink},
 };
 
@@ -30,6 +31,10 @@ struct Imported {
     heading: Vec<String>,
 }
 
+/// Prints a bond of another program as a configuration of xbond: `xbond import`.
+///
+/// # Errors
+/// The source cannot be read, or describes something that xbond cannot do.
 pub fn import(arguments: &ImportArgs) -> Result<()> {
     let mut imported = match &arguments.source {
         ImportSource::Ifcfg(paths) => from_files(Dialect::Ifcfg, paths)?,
@@ -56,19 +61,14 @@ fn depends_on_order(bond: &BondConfig) -> Option<String> {
     let has_one =
         bond.mac.is_some() || bond.port.is_some() || bond.options.fail_over_mac == FailOverMac::Active;
     let (bond, first) = (&bond.name, &first.name);
-    (!has_one).then(|| {
-        format!(
-            "{bond}: its MAC address is that of the first slave that is there when it is created, {first} if all are; for the \
-             same one in any case: mac = \"{first}\", or an address"
-        )
-    })
+    (!has_one).then(|| wording::mac_follows_order(bond, first))
 }
 
 fn document(imported: &Imported) -> String {
-    let remarks = imported.remarks.iter().map(|remark| format!("# Differs: {remark}"));
-    let comments = imported.heading.iter().map(|line| format!("# {line}")).chain(remarks);
+    let remarks = imported.remarks.iter().map(wording::differs);
+    let comments = imported.heading.iter().cloned().chain(remarks);
     // Each line of a remark stays a comment.
-    let comments: String = comments.map(|line| format!("{}\n", line.replace('\n', "\n# "))).collect();
+    let comments: String = comments.map(|line| format!("# {}\n", line.replace('\n', "\n# "))).collect();
     comments + &toml::write(&imported.config)
 }
 
@@ -79,8 +79,8 @@ fn from_files(dialect: Dialect, arguments: &PathsArgs) -> Result<Imported> {
     }
     if paths.is_empty() {
         match dialect.places() {
-            [] => bail!("{dialect} has no directory of its own; name a file or a directory"),
-            places => bail!("no directory {} here; name a file or a directory", places.join(" or ")),
+            [] => bail!(wording::dialect_needs_path(dialect)),
+            places => bail!(wording::dialect_not_here(places.join(" or "))),
         }
     }
     let config = dialect::read(dialect, &paths)?;
@@ -92,14 +92,10 @@ fn from_files(dialect: Dialect, arguments: &PathsArgs) -> Result<Imported> {
     remarks.dedup();
     let remarks: Vec<_> = remarks.into_iter().map(|(_, remark)| remark).collect();
     if config.bonds.is_empty() {
-        bail!("nothing to import: {}", remarks.join("; "));
+        bail!(wording::nothing_to_import(remarks.join("; ")));
     }
     let from: Vec<_> = paths.iter().map(|path| path.display().to_string()).collect();
-    let heading = vec![format!(
-        "From {}. These files would still bring the driver's bond up at boot: {}.",
-        from.join(", "),
-        dialect.way_out()
-    )];
+    let heading = vec![wording::imported_from(from.join(", "), dialect.way_out())];
     Ok(Imported { config, remarks, heading })
 }
 
@@ -151,10 +147,8 @@ fn imported_of(
     let wanted: Vec<_> = bonds.iter().filter(|bond| only.is_none_or(|only| bond.link.name == only)).collect();
     if wanted.is_empty() {
         match only {
-            Some(name) => bail!(
-                "{name}: no bond of the kernel's driver in this network namespace; `ip link show type bond` lists them"
-            ),
-            None => bail!("no bond of the kernel's driver in this network namespace"),
+            Some(name) => bail!(wording::no_such_kernel_bond(name)),
+            None => bail!(wording::no_kernel_bonds()),
         }
     }
     let mut config = Config::default();
@@ -219,7 +213,7 @@ mod tests {
             text,
             "# From the kernel's bond0. Before `xbond run -c` creates it, delete that one: ip link delete \
              bond0\n\
-             # Differs: bond0.5: a vlan above bond0, which goes with it; make it again once xbond's bond0 is \
+             # Differs: bond0.5: a vlan above bond0, which is deleted with it; create it again once xbond's bond0 is \
              up\n\
              version = 1\n\n\
              [bond.bond0]\n\
@@ -277,7 +271,7 @@ mod tests {
             ("bond0: route default via 192.0.2.1 metric 50: its source address 192.0.2.10", |above| {
                 above.routes[0].source = "192.0.2.10".parse().ok();
             }),
-            ("bond0: route default via 192.0.2.1 metric 50 was made by a DHCP client", |above| {
+            ("bond0: route default via 192.0.2.1 metric 50 was added by a DHCP client", |above| {
                 above.routes[0].protocol = 16;
             }),
             ("bond0: a port of p0", |above| {

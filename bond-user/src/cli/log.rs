@@ -17,6 +17,10 @@ use crate::{
     sys::{directory::EntryKind, netns},
 };
 
+/// Prints the last failovers of a bond: `xbond log`.
+///
+/// # Errors
+/// There is no such bond, or its receipts cannot be read.
 pub fn log(arguments: &LogArgs) -> Result<()> {
     let log = read(&arguments.bond)?;
     log.notes.iter().for_each(output::note);
@@ -38,20 +42,18 @@ fn read(bond: &BondName) -> Result<Log> {
     };
     let paths = Paths::of(netns::cookie()?);
     if paths.run_of(bond).kind() != Some(EntryKind::Directory) {
-        bail!("{bond}: no such bond in this network namespace; `xbond show` lists them");
+        bail!(wording::no_such_bond_here(bond));
     }
     let log = receipts::log(&paths, bond)?;
     if let Some(no_answer) = &no_answer {
-        output::note(format_args!("{}: from the file of receipts", no_answer.fact()));
+        output::note(wording::from_file_of_receipts(no_answer.fact()));
     }
     match kept::unrecorded_failovers(&paths, bond) {
         Some(unrecorded) if unrecorded.is_none() => {}
         Some(unrecorded) => {
             output::note(wording::unrecorded_failovers(bond, unrecorded, no_answer.is_some()))
         }
-        None => output::note(format_args!(
-            "{bond}: its maps cannot be read: whether it failed over since its agent ended is not known"
-        )),
+        None => output::note(wording::maps_unread(bond)),
     }
     Ok(log)
 }

@@ -11,7 +11,7 @@ use clap_mangen::{
 };
 
 use super::{Cli, ManArgs};
-use crate::config::settings;
+use crate::{config::settings, report::wording};
 
 /// Returns the keys of a bond, for the page of xbond itself.
 fn keys() -> Roff {
@@ -19,9 +19,7 @@ fn keys() -> Roff {
     let drivers = options::ROWS.iter().map(|row| (row.key, row.help));
     let mut page = Roff::new();
     page.control("SH", ["KEYS OF A BOND"]);
-    page.text([roman(
-        "In a configuration, and after -o. The first are xbond's, the others the bonding driver's.",
-    )]);
+    page.text([roman(wording::keys_of_bond())]);
     for (key, help) in own.chain(drivers) {
         page.control("TP", []);
         page.text([bold(key)]);
@@ -31,6 +29,9 @@ fn keys() -> Roff {
 }
 
 /// Prints the manual page of xbond, or of a verb, as roff.
+///
+/// # Errors
+/// There is no such verb.
 pub fn man(arguments: &ManArgs) -> Result<()> {
     let mut xbond = Cli::command();
     // Sets the full names of the verbs.
@@ -41,7 +42,7 @@ pub fn man(arguments: &ManArgs) -> Result<()> {
             Some(verb) => verb.clone(),
             None => {
                 let verbs: Vec<_> = xbond.get_subcommands().map(clap::Command::get_name).collect();
-                bail!("{name}: xbond has no such verb; there are: {}", verbs.join(", "));
+                bail!(wording::no_such_verb(name, verbs.join(", ")));
             }
         },
     };

@@ -36,7 +36,7 @@ use ipnet::IpNet;
 use crate::{
     api,
     config::{BondMac, Datapath, Guard, OnExit, Pair, Words, export::Program},
-    report::log::LogFormat,
+    report::{log::LogFormat, wording},
     sys::{limits, netns},
 };
 
@@ -58,7 +58,7 @@ enum Verb {
     /// Bonds are described by files (-c), by RHEL's network scripts (--ifcfg), or by flags. Without any of them the agent
     /// serves the bonds of /etc/xbond/*.toml, if there are any, and those that `xbond add` adds.
     ///
-    /// One agent serves all bonds of a network namespace. SIGHUP has it read its files again, like `xbond reload`.
+    /// One agent serves all bonds of a network namespace. On SIGHUP it reads its files again, as for `xbond reload`.
     Run(RunArgs),
     /// Add bonds to the running agent: each as a whole, or not at all
     ///
@@ -87,7 +87,7 @@ enum Verb {
     Top(TopArgs),
     /// Change options of a running bond, or of one of its slaves
     Set(SetArgs),
-    /// Enslave an interface: it gets the bond's MTU and, as fail_over_mac says, its MAC address
+    /// Enslave an interface: it gets the bond's MTU and, depending on fail_over_mac, its MAC address
     ///
     /// A slave that was added this way is released for good when its interface vanishes, or by `xbond reload` if the bond
     /// belongs to a file. A slave that the file names rejoins.
@@ -100,7 +100,7 @@ enum Verb {
     ///
     /// A drained slave is used only while no other one is up, and its link failures do not count. It stays drained across
     /// restarts of the agent and of the bond, until `xbond undrain`, the end of --for, or the removal of the slave or the bond.
-    /// It is refused if no other slave is up that is not drained. The answer comes when peers use the other slave.
+    /// The request is refused if no other slave is up that is not drained. The command returns when peers use the other slave.
     Drain(DrainArgs),
     /// End the drain of a slave
     Undrain(UndrainArgs),
@@ -119,7 +119,7 @@ enum Verb {
     Check(CheckArgs),
     /// Print a TOML file of existing bonds, and report what has no equivalent in xbond
     Import(ImportArgs),
-    /// Print bonds as files of another program, and report what that program cannot say
+    /// Print bonds as files of another program, and report what that program cannot express
     Export(ExportArgs),
     /// Check whether this machine and its NICs can run xbond; nothing is changed
     #[command(after_help = "Exit status: 0 if every check is ok, 1 for warnings, 2 for failures.")]
@@ -134,7 +134,7 @@ enum Verb {
 struct RunArgs {
     #[command(flatten)]
     bonds: BondArgs,
-    /// Remove the bonds that this agent makes after so many seconds, unless `xbond confirm` (or Enter on a terminal) keeps them
+    /// Remove the bonds that this agent creates after this time, unless `xbond confirm` (or Enter on a terminal) keeps them
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..))]
     confirm: Option<u32>,
     /// Let members of this group change bonds; they must also be in group xbond, whose members may read
@@ -207,7 +207,7 @@ struct BondArgs {
     /// The MAC address of the host behind --port; learned if not given
     #[arg(long, value_name = "MAC", requires = "port")]
     host_mac: Option<Mac>,
-    /// The bond's own MAC address, or the slave whose permanent one it has, instead of its first slave's
+    /// The bond's MAC address, or the slave whose permanent address the bond gets; by default that of its first slave
     #[arg(long, value_name = "MAC|IF", requires = "bond")]
     mac: Option<BondMac>,
     /// MTU of the bond and its slaves, in bytes
@@ -228,7 +228,7 @@ struct BondArgs {
     /// The bond takes over the addresses and routes of the first slave that has any, until the bond is removed
     #[arg(long, requires = "bond", conflicts_with = "port")]
     move_addresses: bool,
-    /// What happens to bonds when the agent is asked to end; for all bonds, instead of what files say
+    /// What happens to bonds when the agent is asked to end; for all bonds, overrides the files
     #[arg(long, value_enum)]
     on_exit: Option<OnExitArg>,
     /// Accept a bond without any monitoring, which never fails over; TOML files have a key for it
@@ -260,9 +260,9 @@ enum OnExitArg {
 enum LogFormatArg {
     /// Systemd's journal, with fields, if it reads standard error; otherwise text
     Auto,
-    /// A sentence a line
+    /// One sentence per line
     Text,
-    /// A JSON object a line, with fields
+    /// One JSON object per line, with fields
     Json,
 }
 
@@ -299,7 +299,8 @@ impl From<DatapathArg> for Datapath {
 /// The flag of verbs that change something.
 #[derive(Debug, Args)]
 struct WaitArgs {
-    /// Wait so long for the end of the change; then say what is not done yet, and exit with 3 while the agent continues
+    /// Wait at most this long for the end of the change, then print the steps that are not finished, and exit with 3; the agent
+    /// continues
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     wait: Option<Duration>,
 }
@@ -340,7 +341,7 @@ struct LogArgs {
 struct MonitorArgs {
     /// Only this bond
     bond: Option<BondName>,
-    /// A JSON object a line
+    /// One JSON object per line
     #[arg(short, long)]
     json: bool,
 }
@@ -423,7 +424,7 @@ struct UndrainArgs {
 struct DownArgs {
     #[arg(required_unless_present = "all")]
     bond: Option<BondName>,
-    /// Without an agent, from what it left behind
+    /// Remove the bond without an agent, from the pins and files that one left
     #[arg(long)]
     force: bool,
     /// Every bond of this network namespace, with an agent or without
@@ -454,7 +455,7 @@ struct CheckArgs {
     /// Print JSON, notes included
     #[arg(short, long)]
     json: bool,
-    /// Also report what is correct and may surprise
+    /// Also report what is correct but may surprise
     #[arg(short, long)]
     verbose: bool,
 }
@@ -556,36 +557,36 @@ struct CompletionsArgs {
 }
 
 fn address(text: &str) -> Result<IpNet, String> {
-    text.parse().map_err(|_| "not an IP address with the length of its prefix, as 192.0.2.1/24".to_owned())
+    text.parse().map_err(|_| wording::not_a_network())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
     let limit = api::LONGEST_WAIT.as_secs();
-    api::parse_wait(text).ok_or_else(|| format!("not a number of seconds from 0 to {limit}"))
+    api::parse_wait(text).ok_or_else(|| wording::not_seconds(0, limit))
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.1..=3600.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "not a number of seconds from 0.1 to 3600".to_owned())
+    seconds.map(Duration::from_secs_f64).ok_or_else(|| wording::not_seconds(0.1, 3600))
 }
 
 fn word<T: Words>(text: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("not one of {}", T::WORDS.join(", ")))
+    text.parse().map_err(|_| wording::not_one_of(T::WORDS.join(", ")))
 }
 
 fn drain_time(text: &str) -> Result<NonZeroU32, String> {
-    let wanted = || format!("{text}: not a time from 1s to 100 years, such as 10m or 1h30m");
+    let wanted = || wording::not_a_time(text);
     let seconds = humantime::parse_duration(text).map_err(|_| wanted())?.as_secs();
     u32::try_from(seconds).ok().and_then(NonZeroU32::new).ok_or_else(wanted)
 }
 
 fn absolute(text: &str) -> Result<PathBuf, String> {
     let path = PathBuf::from(text);
-    if path.is_absolute() { Ok(path) } else { Err("not an absolute path".to_owned()) }
+    if path.is_absolute() { Ok(path) } else { Err(wording::not_absolute()) }
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text}: not KEY=VALUE"))?;
+    let (key, value) = text.split_once('=').ok_or_else(|| wording::not_key_and_value(text))?;
     Ok((key.trim().to_owned(), value.to_owned()))
 }
 

@@ -11,10 +11,14 @@ use crate::{
     api::{Call, Endpoint},
     report::{
         event::{Event, What},
-        text,
+        text, wording,
     },
 };
 
+/// Prints events as they occur: `xbond monitor`.
+///
+/// # Errors
+/// There is no agent or no such bond, or the agent ends.
 pub fn monitor(arguments: &MonitorArgs) -> Result<()> {
     let call = match &arguments.bond {
         Some(bond) => Endpoint::BondEvents.call_of(bond),
@@ -32,8 +36,7 @@ pub fn monitor(arguments: &MonitorArgs) -> Result<()> {
 async fn follow(call: &Call, json: bool) -> Result<()> {
     let mut lines = client::lines(call).await?;
     while let Some(line) = lines.next().await? {
-        let event: Event =
-            serde_json::from_slice(&line).context("the agent's answer is of another version")?;
+        let event: Event = serde_json::from_slice(&line).context(wording::other_version())?;
         let text = match json {
             true => printable_json(&String::from_utf8_lossy(&line)),
             false => printable(&text::event(&event)),
@@ -44,8 +47,8 @@ async fn follow(call: &Call, json: bool) -> Result<()> {
             return Ok(());
         }
         if let What::Lagged { .. } = event.what {
-            bail!("events came faster than they were read here, and some were missed; start again");
+            bail!(wording::events_lost());
         }
     }
-    bail!("the agent has ended; bonds that it kept run without it: see xbond show")
+    bail!(wording::agent_ended())
 }

@@ -10,10 +10,13 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use crate::config::{
-    Config, Source,
-    export::unmanaged::{UnmanagedFile, unmanaged},
-    toml,
+use crate::{
+    config::{
+        Config, Source,
+        export::unmanaged::{UnmanagedFile, unmanaged},
+        toml,
+    },
+    report::wording,
 };
 
 /// Files that are to be written, none of which exists.
@@ -35,7 +38,7 @@ impl Persistent {
             files.extend(of_others.map(|UnmanagedFile { path, text }| (root.join(path), text)));
         }
         if let Some((path, _)) = files.iter().find(|(path, _)| fs::symlink_metadata(path).is_ok()) {
-            bail!("{} exists; nothing was changed. Remove it, or leave --persist out", path.display());
+            bail!(wording::file_exists(path.display()));
         }
         Ok(Self(files))
     }
@@ -46,7 +49,7 @@ impl Persistent {
     /// One cannot be written; those before it are.
     pub fn write(&self) -> Result<Vec<&Path>> {
         for (path, text) in &self.0 {
-            let failed = || format!("{}: cannot be written", path.display());
+            let failed = || wording::cannot_write(path.display());
             if let Some(directory) = path.parent() {
                 fs::create_dir_all(directory).with_context(failed)?;
             }

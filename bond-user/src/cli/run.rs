@@ -22,7 +22,7 @@ use crate::{
         BondConfig, Config, ConfigError, Files, Metrics, Note, Origin, OutputDirectory, Problem, SlaveConfig,
         Source, Writers, settings,
     },
-    report::{lines, log},
+    report::{lines, log, wording},
     store::paths::Paths,
     sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
 };
@@ -51,10 +51,7 @@ fn serve(arguments: RunArgs) -> Result<()> {
     let described = match described(&arguments.bonds)? {
         Some(described) => described,
         None if arguments.bonds.allow_unmonitored => {
-            bail!(
-                "--allow-unmonitored is for flags and --ifcfg; a file in {} says it itself",
-                Source::DIRECTORY
-            )
+            bail!(wording::unmonitored_without_bond(Source::DIRECTORY))
         }
         None => Described::Files(source(Files::Default, &arguments.bonds)),
     };
@@ -107,6 +104,10 @@ pub enum Described {
 }
 
 impl Described {
+    /// Reads the configuration that the command line describes.
+    ///
+    /// # Errors
+    /// A file is refused, or the bond of the flags is.
     pub fn read(&self) -> Result<Config> {
         let config = match self {
             Self::Files(source) => return Ok(source.read()?),
@@ -125,6 +126,9 @@ impl Described {
 }
 
 /// Returns the source; `None` if the command line describes no bonds.
+///
+/// # Errors
+/// The flags describe no valid bond.
 pub fn described(arguments: &BondArgs) -> Result<Option<Described>> {
     let unmonitored = if arguments.allow_unmonitored { Unmonitored::Allow } else { Unmonitored::Refuse };
     let files = if let Some(directory) = &arguments.ifcfg {

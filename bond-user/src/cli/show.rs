@@ -18,6 +18,7 @@ use crate::{
         json::{AnswerSource, Report},
         procfs,
         text::{self, Amount},
+        wording,
     },
     store::offline as kept,
     store::paths::Paths,
@@ -27,14 +28,16 @@ use crate::{
 /// Threads that a report without an agent needs: tokio panics without its first one.
 const THREADS: usize = 2;
 
+/// Prints the state of bonds, with or without an agent: `xbond show`.
+///
+/// # Errors
+/// There is no such bond, or neither agent nor maps can be read.
 pub fn show(arguments: &ShowArgs) -> Result<()> {
     let amount = Amount { details: arguments.details, statistics: arguments.statistics };
     let text = if arguments.all_netns {
         let namespaces = of_all_namespaces()?;
         if namespaces.is_empty() && !arguments.json {
-            output::note(format_args!(
-                "no network namespace that can be reached from here has bonds or an agent"
-            ));
+            output::note(wording::nothing_anywhere());
         }
         if arguments.json {
             json(&Namespaces { version: NAMESPACES_VERSION, namespaces: &namespaces })?
@@ -65,8 +68,8 @@ fn of_one(report: &Report, arguments: &ShowArgs, amount: Amount) -> Result<Strin
         return Ok(text::show(report, amount));
     }
     if report.source == AnswerSource::Maps {
-        let why = report.no_answer.as_deref().unwrap_or("none runs");
-        bail!("--proc shows options, which only an agent knows, and {why}; leave --proc out");
+        let why = report.no_answer.clone().unwrap_or_else(wording::none_runs);
+        bail!(wording::proc_needs_agent(why));
     }
     Ok(report.bonds.iter().map(procfs::show).collect::<Vec<_>>().join("\n"))
 }
@@ -132,13 +135,13 @@ struct Namespace {
 impl Namespace {
     fn text(&self, amount: Amount) -> String {
         let heading = match &self.netns {
-            Some(name) => format!("network namespace {name}"),
-            None if self.current => "this network namespace".to_owned(),
-            None => format!("network namespace without a name, cookie {}", self.cookie),
+            Some(name) => wording::namespace_named(name),
+            None if self.current => wording::namespace_current(),
+            None => wording::namespace_nameless(self.cookie),
         };
         let body = match (&self.report, &self.error) {
             (Some(report), _) => text::show(report, amount),
-            (None, error) => format!("! {}\n", error.as_deref().unwrap_or("nothing is known of it")),
+            (None, error) => format!("! {}\n", error.clone().unwrap_or_else(wording::namespace_unread)),
         };
         format!("{heading}:\n{body}")
     }
@@ -158,7 +161,7 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
             anyhow::Ok((netns::cookie()?, read(None)))
         })?;
         let current = name.is_none();
-        match observing.join().map_err(|_| anyhow!("a thread failed"))? {
+        match observing.join().map_err(|_| anyhow!(wording::thread_failed()))? {
             Ok((cookie, answer)) if seen.insert(cookie) => {
                 namespaces.extend(namespace(name, cookie, current, answer));
             }
@@ -175,7 +178,7 @@ fn of_all_namespaces() -> Result<Vec<Namespace>> {
         }
     }
     if !stale.is_empty() {
-        output::note(format_args!("left out, because these are no network namespaces: {}", stale.join(", ")));
+        output::note(wording::stale_namespaces(stale.join(", ")));
     }
     for cookie in Paths::cookies().into_iter().filter(|cookie| !seen.contains(cookie)) {
         let answer = client::request_in(&Paths::of(cookie), &Endpoint::Bonds.call(), None);

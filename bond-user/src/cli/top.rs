@@ -26,7 +26,7 @@ use tokio::{
 use super::{TopArgs, client, output};
 use crate::{
     api::{Call, Endpoint},
-    report::{event::Event, json::Report, receipt::Log, text::Screen},
+    report::{event::Event, json::Report, receipt::Log, text::Screen, wording},
 };
 
 /// Columns of a frame that is printed where no terminal has a width.
@@ -56,20 +56,24 @@ enum Input {
     Gone,
 }
 
+/// Shows traffic and states, refreshed: `xbond top`.
+///
+/// # Errors
+/// There is no agent or no such bond, or the terminal cannot be used.
 pub fn top(arguments: &TopArgs) -> Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if arguments.once {
         return runtime.block_on(once(arguments));
     }
     if !(io::stdout().is_terminal() && io::stdin().is_terminal()) {
-        bail!("standard input and output are no terminal; `xbond top --once` prints one frame");
+        bail!(wording::no_terminal());
     }
     // What fails at first is reported on a usual terminal.
     let first = runtime.block_on(client::query(&reports(arguments)))?;
     let mut screen = Screen::default();
     screen.report(Ok(first));
     // It restores the terminal after a panic, too.
-    let mut terminal = Restored(ratatui::try_init().context("cannot take over the terminal")?);
+    let mut terminal = Restored(ratatui::try_init().context(wording::terminal_unusable())?);
     runtime.block_on(live(arguments, screen, &mut terminal.0))
 }
 
@@ -129,7 +133,7 @@ async fn live(arguments: &TopArgs, mut screen: Screen, terminal: &mut DefaultTer
     loop {
         if last.elapsed() > arguments.interval + HOLD {
             let seconds = last.elapsed().as_secs();
-            screen.report(Err(format!("the agent has not answered for {seconds} s")));
+            screen.report(Err(wording::silent_for(seconds)));
         }
         terminal.draw(|frame| screen.draw(frame.area(), frame.buffer_mut()))?;
         let input = tokio::select! {

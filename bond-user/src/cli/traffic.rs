@@ -6,6 +6,9 @@ use crate::sys::{SysError, netlink::Netlink};
 
 /// Returns what would be lost if this interface were enslaved: the address of the current login, or the default
 /// route.
+///
+/// # Errors
+/// The kernel does not list the addresses or the routes.
 pub async fn carried_by(netlink: &Netlink, ifindex: u32) -> Result<Option<&'static str>, SysError> {
     let login = login(&env::var("SSH_CONNECTION").unwrap_or_default());
     if netlink.addresses_of(ifindex).await?.iter().any(|address| Some(address.ip) == login) {

@@ -49,6 +49,7 @@ pub const MTU_RANGE: RangeInclusive<u32> = 68..=65535;
 /// The wanted configuration of one agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
+    /// The bonds, in the order of the files.
     pub bonds: Vec<BondConfig>,
     /// The group that may change bonds, in addition to root.
     pub writers: Option<Writers>,
@@ -65,28 +66,36 @@ pub struct Config {
 /// The group whose members may change bonds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Writers {
+    /// The name of the group.
     pub group: String,
+    /// Where the configuration names it.
     pub origin: Origin,
 }
 
 /// An address for metrics, and the file or flag that set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Metrics {
+    /// The address and port.
     pub address: SocketAddr,
+    /// Where the configuration names it.
     pub origin: Origin,
 }
 
 /// A directory in which the agent writes files for other programs, and the file or flag that set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputDirectory {
+    /// The absolute path.
     pub path: PathBuf,
+    /// Where the configuration names it.
     pub origin: Origin,
 }
 
 /// The wanted configuration of one slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlaveConfig {
+    /// The interface.
     pub name: InterfaceName,
+    /// The driver's options of the slave.
     pub options: SlaveOptions,
     /// The MAC address that the NIC must have when it is found: a NIC of this name with another address is not used.
     pub hwaddr: Option<Mac>,
@@ -99,9 +108,11 @@ pub struct SlaveConfig {
 /// A route through the bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
+    /// The destination.
     pub to: Destination,
     /// `None`: the destination is on the link.
     pub via: Option<IpAddr>,
+    /// The metric; `None` for the kernel's default.
     pub metric: Option<u32>,
 }
 
@@ -110,15 +121,19 @@ pub struct Route {
 pub enum Destination {
     /// All addresses, in the family of the gateway; IPv4 if there is none.
     Default,
+    /// A network, or a host.
     Prefix(IpNet),
 }
 
 /// The source of a setting.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Origin {
+    /// The command line.
     #[default]
     Flags,
+    /// A file.
     File {
+        /// Its path.
         path: PathBuf,
         /// Counted from 1.
         line: Option<usize>,
@@ -387,6 +402,7 @@ impl BondConfig {
 }
 
 impl SlaveConfig {
+    /// Returns a slave with default options.
     pub fn new(name: InterfaceName) -> Self {
         Self { name, options: SlaveOptions::default(), hwaddr: None, mac: None, mtu: None }
     }

@@ -16,17 +16,21 @@ use crate::sys::{file::ReadError, netlink::IPV6_MIN_MTU};
 #[derive(Debug, thiserror::Error)]
 #[error("{origin}: {problem}")]
 pub struct ConfigError {
+    /// Where it is.
     pub origin: Origin,
+    /// What is wrong.
     pub problem: Box<Problem>,
 }
 
 impl ConfigError {
+    /// Returns the error of a problem.
     pub fn new(origin: Origin, problem: Problem) -> Self {
         Self { origin, problem: Box::new(problem) }
     }
 }
 
 /// Why a configuration is refused: the error, and a remedy.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
     #[error("cannot be read: {0}")]
@@ -174,6 +178,7 @@ impl Problem {
 }
 
 /// An accepted setting that an administrator should know about.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Note {
     /// The effect of an option of a bond.

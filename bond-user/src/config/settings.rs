@@ -29,8 +29,11 @@ use super::{Note, Origin, Route, SlaveConfig};
 /// A value in the form of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Literal {
+    /// true or false.
     Flag(bool),
+    /// A number.
     Number(u32),
+    /// A text.
     Text(String),
     /// Keys with their values.
     Table(Vec<(&'static str, String)>),
@@ -60,11 +63,17 @@ impl Display for Literal {
 /// The form of value that a setting takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiteralKind {
+    /// true or false.
     Flag,
+    /// A number.
     Number,
+    /// A text.
     Text,
+    /// Numbers by key.
     Table,
+    /// A list of texts.
     List,
+    /// One of several words.
     Choice,
 }
 
@@ -80,10 +89,13 @@ pub enum Change {
 /// A setting's entry in the table, without its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Row {
+    /// The key in files, and after `-o`.
     pub key: &'static str,
     /// Sentences for manuals; each line begins with a space.
     pub help: &'static str,
+    /// The form of its values.
     pub literal: LiteralKind,
+    /// When a changed value takes effect.
     pub change: Change,
 }
 
@@ -113,16 +125,20 @@ macro_rules! bond_settings {
         /// The wanted configuration of one bond.
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct BondConfig {
+            /// The bond's name.
             pub name: BondName,
             /// In the order of enslaving.
             pub slaves: Vec<SlaveConfig>,
             /// The driver's options.
             pub options: BondOptions,
+            /// Addresses of bond0, with prefix lengths.
             pub addresses: Vec<IpNet>,
+            /// Routes over bond0.
             pub routes: Vec<Route>,
             $($(#[doc = $doc])+ pub $key: $stored,)*
             /// Notes about the bond.
             pub notes: Vec<Note>,
+            /// Where the bond is described.
             pub origin: Origin,
         }
 
@@ -246,6 +262,7 @@ bond_settings! {
 /// The MAC that a bond is to have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BondMac {
+    /// This address.
     Address(Mac),
     /// The permanent one of this slave.
     OfSlave(InterfaceName),
@@ -300,10 +317,15 @@ impl BondConfig {
 /// What a configuration says of the path monitor.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WantedPath {
+    /// The targets.
     pub target: PathTarget,
+    /// The time between two probes.
     pub interval: Duration,
+    /// The number of probes without an answer after which a path has failed.
     pub misses: u32,
+    /// How targets are probed.
     pub method: PathMethod,
+    /// When a slave whose path has failed is used again.
     pub failback: Failback,
 }
 
@@ -312,6 +334,7 @@ impl WantedPath {
     const INTERVAL: u32 = 100;
     const MISSES: u32 = 3;
 
+    /// Returns the path monitor that a configuration wants.
     pub fn of(config: &BondConfig) -> Self {
         let interval = config.path_interval.unwrap_or(Self::INTERVAL);
         Self {
@@ -392,11 +415,14 @@ const CLOCK_INTERVAL: u32 = 10;
 /// What a configuration says of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WantedClock {
+    /// Whether there is a clock.
     pub clock: Clock,
+    /// The time between two ticks.
     pub period: Duration,
 }
 
 impl WantedClock {
+    /// Returns the clock that a configuration wants.
     pub fn of(config: &BondConfig) -> Self {
         let period = Duration::from_millis(config.clock_interval.unwrap_or(CLOCK_INTERVAL).into());
         Self { clock: config.clock, period }
@@ -414,6 +440,7 @@ const fn literal<K: Kind>(_: &K) -> LiteralKind {
 
 /// An enumeration with a word for each value.
 pub trait Words: Copy + Default + PartialEq + FromStr + Display + 'static {
+    /// The words, in the order of the variants.
     const WORDS: &'static [&'static str];
 }
 
@@ -421,7 +448,9 @@ pub trait Words: Copy + Default + PartialEq + FromStr + Display + 'static {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}: not a value; allowed: {}", shortened(.word), .allowed.join(", "))]
 pub struct NotAWord {
+    /// The word.
     pub word: String,
+    /// The words that are allowed.
     pub allowed: &'static [&'static str],
 }
 
@@ -430,7 +459,11 @@ macro_rules! words {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
         pub enum $name {
-            $($(#[$of])* $variant,)*
+            $(
+                #[doc = concat!("`", $word, "`.\n")]
+                $(#[$of])*
+                $variant,
+            )*
         }
 
         impl $name {

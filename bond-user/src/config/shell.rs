@@ -17,6 +17,7 @@ pub(super) struct Assignment {
 }
 
 /// Why a text is no plain list of assignments.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShellError {
     #[error("{}: files are read, not run; write the value itself", shortened(.text))]

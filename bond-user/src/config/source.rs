@@ -9,12 +9,15 @@ use super::{Config, ConfigError, Datapath, OnExit, ifcfg, toml};
 /// Files, and the settings of the command line for all their bonds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
+    /// The files.
     pub files: Files,
     /// Overrides the setting in the files.
     pub datapath: Option<Datapath>,
+    /// Overrides the files.
     pub on_exit: Option<OnExit>,
 }
 
+/// The files of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Files {
     /// The files in [`Source::DIRECTORY`]; an empty or missing directory is valid.
@@ -22,7 +25,12 @@ pub enum Files {
     /// TOML files, and directories of them.
     Toml(Vec<PathBuf>),
     /// A directory of RHEL's ifcfg files.
-    Ifcfg { directory: PathBuf, unmonitored: Unmonitored },
+    Ifcfg {
+        /// The directory of the scripts.
+        directory: PathBuf,
+        /// Whether bonds without monitoring are accepted.
+        unmonitored: Unmonitored,
+    },
 }
 
 impl Source {

@@ -10,11 +10,13 @@ const VERSION: u32 = 1;
 /// What a collection did, or would do.
 #[derive(Debug, Serialize)]
 pub struct Collection {
+    /// Version of the format.
     pub version: u32,
     /// Nothing was removed; `removed` lists what would be.
     pub dry_run: bool,
     /// Ordered by cookie.
     pub removed: Vec<Removed>,
+    /// The directories that were kept.
     pub left: Vec<LeftAlone>,
 }
 
@@ -23,7 +25,9 @@ pub struct Collection {
 pub struct Removed {
     /// SO_NETNS_COOKIE
     pub cookie: u64,
+    /// Why they have no user any more.
     pub proof: Proof,
+    /// Their absolute paths.
     pub paths: Vec<String>,
 }
 
@@ -44,12 +48,15 @@ pub enum Proof {
 /// A directory that was kept.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub struct LeftAlone {
+    /// Its absolute path.
     pub path: String,
+    /// The kind of the reason.
     pub why: Why,
     /// The full reason.
     pub text: String,
 }
 
+/// Why a directory was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Why {
@@ -70,10 +77,12 @@ pub enum Why {
 }
 
 impl Collection {
+    /// Returns an empty result.
     pub fn new(dry_run: bool) -> Self {
         Self { version: VERSION, dry_run, removed: Vec::new(), left: Vec::new() }
     }
 
+    /// Adds a directory that was kept.
     pub fn leave(&mut self, path: impl fmt::Display, why: Why, text: impl fmt::Display) {
         self.left.push(LeftAlone { path: path.to_string(), why, text: text.to_string() });
     }

@@ -18,12 +18,16 @@ pub type Counted = HashMap<u32, CountedDevice>;
 /// What the kernel counted on a device, and how it is set.
 #[derive(Clone, Debug)]
 pub struct CountedDevice {
+    /// The counters.
     pub device: Device,
     /// Bytes.
     pub mtu: u32,
 }
 
 /// Reads counters. Devices that are not in this namespace are left out.
+///
+/// # Errors
+/// The kernel does not list the qdiscs, or does not return a device's counters.
 pub async fn read(kernel: &dyn Devices, devices: &[u32]) -> Result<Counted, SysError> {
     let qdiscs = kernel.qdiscs().await?;
     let mut counted = Counted::new();

@@ -35,7 +35,9 @@ pub const VERSION: u32 = 2;
 /// Bonds of one network namespace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
+    /// Version of the format.
     pub version: u32,
+    /// Where the report comes from.
     pub source: AnswerSource,
     /// When the report was made.
     #[serde(flatten)]
@@ -49,6 +51,7 @@ pub struct Report {
     pub softnet: Option<SoftnetCounters>,
     /// What could not be read, and is therefore missing.
     pub notes: Vec<String>,
+    /// The bonds, by name.
     pub bonds: Vec<Bond>,
     /// Bonds that another agent has left here, and that this one does not manage.
     #[serde(default)]
@@ -65,38 +68,50 @@ pub struct Report {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AnswerSource {
+    /// A running agent.
     Agent,
     /// The pinned maps, netlink and found.json: what only an agent knows is missing.
     Maps,
 }
 
+/// The agent that answered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AgentInfo {
+    /// Version of xbond.
     pub version: String,
+    /// Its process.
     pub pid: u32,
+    /// When it was started.
     pub started: Moment,
 }
 
 /// Sums over all CPUs since the machine was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SoftnetCounters {
+    /// Packets that were dropped because a CPU's backlog was full.
     pub dropped: u64,
+    /// How often a CPU had more packets than its time allowed.
     pub time_squeeze: u64,
 }
 
+/// The state of a bond.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Bond {
+    /// The bond's name.
     pub name: String,
     /// ifindex of bond0; null if the bond ends in a port, or bond0 was moved to another network namespace.
     pub ifindex: Option<u32>,
+    /// The active slave; null if there is none.
     pub active_slave: Option<String>,
     /// The former active slave of a planned switch, which still delivers unicast.
     pub draining_slave: Option<String>,
     /// Generation of ACTIVE: how often it was stored.
     pub generation: u32,
+    /// The MAC address of the bond on the wire.
     pub mac: String,
     /// The host's MAC address according to the data plane; null while it is not known.
     pub host_mac: Option<String>,
+    /// Whether the bond has a carrier.
     pub carrier: bool,
     /// tc, xdp or xdp-generic.
     pub datapath: String,
@@ -104,6 +119,7 @@ pub struct Bond {
     pub pair: Option<String>,
     /// The device that faces the slaves: bond0-port, or the configured one.
     pub port: String,
+    /// ifindex of the port.
     pub port_ifindex: u32,
     /// State of the carrier guard: on, or off with the reason.
     pub guard: String,
@@ -156,9 +172,12 @@ pub struct Bond {
     pub warnings: Vec<String>,
 }
 
+/// The state of a slave.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Slave {
+    /// The interface's name.
     pub name: String,
+    /// The interface's index.
     pub ifindex: u32,
     /// Index in the maps.
     pub slot: u8,
@@ -166,9 +185,11 @@ pub struct Slave {
     pub state: String,
     /// up, going down, down or going back. Without an agent up or down, according to the link.
     pub mii_status: String,
+    /// The interface's present MAC address.
     pub mac: String,
     /// The source MAC address of its frames while it is active.
     pub wire_mac: String,
+    /// The MAC address that it had before it was enslaved.
     pub permanent_mac: String,
     /// Number of link failures; without an agent, as the last one left it.
     pub link_failure_count: Option<u32>,
@@ -190,7 +211,9 @@ pub struct Slave {
     pub damping: Option<Damped>,
     /// Null without an agent.
     pub prio: Option<i32>,
+    /// The transmit queue of bond0 that chooses this slave; 0 for none.
     pub queue_id: u16,
+    /// The data plane's counters.
     pub counters: Counters,
     /// Its original state, which will be restored; null if found.json does not have it.
     pub found: Option<OriginalState>,
@@ -203,16 +226,25 @@ pub struct Slave {
 /// Counters of the data plane since the slave joined. A TSO or GRO packet counts once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
+    /// Packets sent.
     pub tx_packets: u64,
+    /// Bytes sent.
     pub tx_bytes: u64,
+    /// Packets whose source MAC address was rewritten.
     pub tx_rewritten: u64,
+    /// Packets received.
     pub rx_packets: u64,
+    /// Bytes received.
     pub rx_bytes: u64,
+    /// Unicast packets received.
     pub rx_unicast: u64,
+    /// Packets whose destination MAC address was rewritten.
     pub rx_rewritten: u64,
+    /// Link-local packets, such as LLDP, which the slave received itself.
     pub rx_link_local: u64,
     /// Failovers of the carrier guard to this slave.
     pub guard_failovers: u64,
+    /// Dropped packets by reason.
     pub drops: BTreeMap<String, u64>,
     /// Frames for the bond that it received while it was a backup: a switch had the address on the wrong port.
     #[serde(default)]
@@ -228,6 +260,7 @@ pub struct Ticks {
     pub period: Option<u64>,
     /// The two ends of its pair, the sending one first; empty if there is none.
     pub devices: Vec<String>,
+    /// Number of ticks.
     pub ticks: u64,
     /// Ticks that came more than half a period late.
     pub late: u64,
@@ -263,7 +296,9 @@ impl Ticks {
 /// The original state of a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OriginalState {
+    /// Whether it was up.
     pub up: bool,
+    /// Its MAC address.
     pub mac: String,
     /// Bytes.
     pub mtu: u32,
@@ -278,11 +313,17 @@ pub struct OriginalState {
 /// Counters of the kernel for a device since it was created.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
+    /// The device's name.
     pub name: String,
+    /// The device's index.
     pub ifindex: u32,
+    /// Received packets that were dropped.
     pub rx_dropped: u64,
+    /// Packets that were not sent, but dropped.
     pub tx_dropped: u64,
+    /// Errors of reception.
     pub rx_errors: u64,
+    /// Errors of transmission.
     pub tx_errors: u64,
     /// Packets for which the NIC had no space.
     pub rx_missed: u64,
@@ -294,13 +335,18 @@ pub struct Device {
     pub qdiscs: Vec<Qdisc>,
 }
 
+/// Counters of a qdisc.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Qdisc {
+    /// Its kind, such as fq_codel.
     pub kind: String,
     /// root or ingress.
     pub at: String,
+    /// Dropped packets.
     pub drops: u32,
+    /// How often the limit was reached.
     pub overlimits: u32,
+    /// Packets that were queued again.
     pub requeues: u32,
     /// Packets in the queue.
     pub queued: u32,
@@ -308,48 +354,82 @@ pub struct Qdisc {
 
 /// The part of a bond's report that its status does not contain.
 pub struct BondContext {
+    /// The bond's name.
     pub name: String,
+    /// As in [`Bond`].
     pub ifindex: Option<u32>,
+    /// As in [`Bond`].
     pub datapath: String,
+    /// As in [`Bond`].
     pub pair: Option<String>,
+    /// As in [`Bond`].
     pub port: String,
+    /// As in [`Bond`].
     pub port_ifindex: u32,
+    /// The host's MAC address; zero while it is not known.
     pub host_mac: Mac,
+    /// As in [`Bond`].
     pub mtu: Option<u32>,
+    /// As in [`Bond`].
     pub on_exit: Option<String>,
+    /// As in [`Bond`].
     pub pins: String,
+    /// As in [`Bond`].
     pub files: String,
+    /// The word in ACTIVE.
     pub active: ActiveWord,
+    /// As in [`Bond`].
     pub guard: String,
+    /// As in [`Bond`].
     pub clock: String,
+    /// As in [`Bond`].
     pub ticks: Option<Ticks>,
+    /// As in [`Bond`].
     pub path: Option<PathMonitor>,
+    /// As in [`Bond`].
     pub absent: Vec<String>,
+    /// The counters of no slave.
     pub port_stats: SlotStats,
     /// For each slave, in the order of the status.
     pub slaves: Vec<SlaveContext>,
+    /// As in [`Bond`].
     pub addresses_of: Option<String>,
+    /// As in [`Bond`].
     pub failovers: BTreeMap<Reason, u64>,
+    /// As in [`Bond`].
     pub unrecorded_changes: u64,
+    /// As in [`Bond`].
     pub path_faults: Vec<String>,
+    /// As in [`Bond`].
     pub path_restored: u64,
+    /// As in [`Bond`].
     pub last_failover: Option<Receipt>,
+    /// As in [`Bond`].
     pub devices: Vec<Device>,
+    /// As in [`Bond`].
     pub warnings: Vec<String>,
 }
 
 /// The part of a slave's report that its status does not contain.
 pub struct SlaveContext {
+    /// The data plane's counters.
     pub stats: SlotStats,
+    /// As in [`Counters`].
     pub misdirected: u64,
+    /// As in [`Slave`].
     pub wire_mac: Mac,
+    /// As in [`Slave`].
     pub found: Option<OriginalState>,
+    /// As in [`Slave`].
     pub drained: Option<Drained>,
+    /// As in [`Slave`].
     pub damping: Option<Damped>,
+    /// As in [`Slave`].
     pub path: Option<SlavePath>,
 }
 
 impl Bond {
+    /// Returns the report of a bond from its status, and what the status does not contain.
     pub fn new(status: &BondStatus, around: BondContext) -> Self {
         let options = match serde_json::to_value(&status.options) {
             Ok(serde_json::Value::Object(options)) => options,
@@ -427,6 +507,7 @@ impl Slave {
 }
 
 impl Counters {
+    /// Returns the counters of a slot.
     pub fn new(stats: &SlotStats, misdirected: u64) -> Self {
         Self {
             tx_packets: stats.tx_packets,
@@ -520,10 +601,12 @@ pub fn known(mac: Mac) -> Option<String> {
     (!mac.is_zero()).then(|| mac.to_string())
 }
 
+/// Returns Mbit/s; `None` if the speed is unknown.
 pub fn speed(speed: Speed) -> Option<u32> {
     (speed != Speed::UNKNOWN).then_some(speed.0)
 }
 
+/// Returns half or full; `None` if it is unknown.
 pub fn duplex(duplex: Duplex) -> Option<String> {
     match duplex {
         Duplex::Half => Some("half".to_owned()),
@@ -532,6 +615,7 @@ pub fn duplex(duplex: Duplex) -> Option<String> {
     }
 }
 
+/// Returns the dropped packets by reason, without reasons that did not occur.
 pub fn drops(stats: &SlotStats) -> BTreeMap<String, u64> {
     DropReason::ALL.into_iter().map(|reason| (reason.name().to_owned(), stats.dropped(reason))).collect()
 }

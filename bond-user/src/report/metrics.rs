@@ -470,6 +470,7 @@ mod tests {
         assert!(!shown.contains("# UNIT") && !shown.contains("# EOF"), "{shown}");
     }
 
+    // One thing: the whole text for one bond.
     #[test]
     fn metrics_show_a_bond() {
         let shown = show(testing::report(vec![testing::bond()]), Format::OpenMetrics);

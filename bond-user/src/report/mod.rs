@@ -11,6 +11,7 @@ pub mod metrics;
 pub mod misdirected;
 pub mod moment;
 pub mod path;
+pub mod path_state;
 pub mod pending;
 pub mod procfs;
 pub mod receipt;

@@ -18,6 +18,7 @@ pub struct Moment {
 }
 
 impl Moment {
+    /// Returns the present time.
     pub fn now() -> Self {
         Self::at(monotonic())
     }

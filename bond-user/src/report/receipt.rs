@@ -16,7 +16,9 @@ pub const OLDEST_VERSION: u32 = 1;
 /// One change of the active slave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Receipt {
+    /// Version of the format.
     pub version: u32,
+    /// The bond.
     pub bond: String,
     /// When packets began to use the new slave.
     #[serde(flatten)]
@@ -27,10 +29,13 @@ pub struct Receipt {
     pub from: Option<String>,
     /// Null if there can be none.
     pub to: Option<String>,
+    /// Why there was a failover.
     pub reason: Reason,
+    /// What triggered it.
     pub seen: Trigger,
     /// Why this slave was chosen; null if there can be none.
     pub chosen: Option<Chosen>,
+    /// How long its steps took.
     pub steps: Steps,
     /// Packets that the data plane dropped, by reason, from the switch to the end of the last step; if the bond had no
     /// active slave before, from the loss of the former one. Reasons without drops are omitted. Null if no agent was
@@ -66,6 +71,7 @@ pub struct Announcement {
     pub macs: u32,
     /// Frames that were not sent.
     pub failed: u32,
+    /// Who sent the announcements.
     pub by: Announcer,
     /// The rounds that the clock is known to have sent; `None` if the agent sends them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -103,6 +109,7 @@ pub struct SilentPath {
 /// Peers after a failover: stations that had spoken in the ten seconds before it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peers {
+    /// The number of peers that had sent in the last 10 s.
     pub expected: u32,
     /// Those that the new slave has heard within 120 ms.
     pub heard: u32,
@@ -118,6 +125,7 @@ pub struct Peers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Announcer {
+    /// The agent.
     Agent,
     /// A tick of the clock in the kernel.
     Kernel,
@@ -165,7 +173,9 @@ impl Receipt {
 /// The output of `xbond log -j`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Log {
+    /// Version of the format.
     pub version: u32,
+    /// The bond.
     pub bond: String,
     /// The oldest first.
     pub receipts: Vec<Receipt>,

@@ -22,6 +22,7 @@ pub fn moment(seconds: u64) -> Moment {
     Moment { time, monotonic_us: seconds * 1_000_000 + 678_901 }
 }
 
+/// Returns a receipt of a failover with all fields.
 pub fn receipt() -> Receipt {
     Receipt {
         version: receipt::VERSION,
@@ -49,6 +50,7 @@ pub fn receipt() -> Receipt {
     }
 }
 
+/// Returns the report of a slave.
 pub fn slave(name: &str, state: &str, mii_status: &str) -> Slave {
     Slave {
         name: name.into(),
@@ -184,6 +186,7 @@ pub fn plain_bond() -> Bond {
     }
 }
 
+/// Returns a report of these bonds.
 pub fn report(bonds: Vec<Bond>) -> Report {
     Report {
         version: VERSION,

@@ -5,6 +5,7 @@ use bond_common::abi::ActiveWord;
 /// Changes of the active slave since the last one that an agent knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Unrecorded {
+    /// The number of failovers.
     pub failovers: u32,
     /// There may be more: ACTIVE counts changes of the slave modulo 64.
     pub or_more: bool,

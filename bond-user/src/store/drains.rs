@@ -25,6 +25,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Drain {
+    /// The slave's bond.
     pub bond: BondName,
     /// The name of the interface when it was drained.
     pub slave: String,
@@ -35,6 +36,7 @@ pub struct Drain {
     /// When the drain ends, in milliseconds of CLOCK_BOOTTIME; None if the administrator ends it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until_ms: Option<u64>,
+    /// The reason that the administrator gave.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<Purpose>,
 }
@@ -89,7 +91,9 @@ impl Drain {
 /// A slave that may be drained.
 #[derive(Clone, Copy, Debug)]
 pub struct DrainedSlave<'a> {
+    /// The slave's bond.
     pub bond: &'a BondName,
+    /// The slave's interface.
     pub name: &'a str,
     /// 0 if the interface is not enslaved.
     pub ifindex: u32,

@@ -27,6 +27,7 @@ static CHANGING: Mutex<()> = Mutex::new(());
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FormerSlave {
+    /// The former bond.
     pub bond: BondName,
     /// Its original state.
     pub found: Found,

@@ -11,6 +11,7 @@ use crate::{
 };
 
 /// What the store could not read, write or restore.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     #[error(transparent)]

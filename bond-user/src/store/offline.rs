@@ -311,7 +311,7 @@ async fn bond(
         pair: port.filter(|_| has_pair).and_then(LinkInfo::pair).map(|kind| kind.to_string()),
         port: port.map_or_else(|| wording::nameless(entry.port_ifindex()), |port| port.name.clone()),
         port_ifindex: entry.port_ifindex(),
-        guard: if guard { "on" } else { "off: so the agent left it" }.to_owned(),
+        guard: if guard { "on".to_owned() } else { format!("off: {}", wording::LEFT_OFF) },
         clock: clock_text(maps),
         ticks: remains.ticks(),
         path: path::monitor(maps, None),

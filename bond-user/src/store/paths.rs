@@ -60,6 +60,7 @@ const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 const LONGEST_BOOT: u64 = 64;
 
 /// A directory that could not be used.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Debug, thiserror::Error)]
 pub enum PathError {
     #[error("{path}: {source}")]
@@ -269,6 +270,9 @@ impl Paths {
     }
 
     /// Opens the control socket of this namespace's agent, to connect to it: no link on the way is followed.
+    ///
+    /// # Errors
+    /// There is no socket, it is no socket, or a component of its path is a link or not to be opened.
     pub fn open_socket(&self) -> io::Result<SocketFile> {
         self.run.open(Trust::Anyones)?.socket(SOCKET)
     }
@@ -289,12 +293,19 @@ impl Paths {
     }
 
     /// Opens the directory of the control socket.
+    ///
+    /// # Errors
+    /// The directory is missing or not to be trusted.
     pub fn open_run(&self) -> Result<Directory, PathError> {
         self.run.open(Trust::Ours).map_err(at(&self.run))
     }
 
     /// Creates the directories, mounts bpffs if it is not mounted, and excludes other agents. What an agent left
     /// there before the machine was last started is removed: its interfaces are others now.
+    ///
+    /// # Errors
+    /// Another agent has the lock; a directory is not to be trusted or cannot be created; bpffs cannot be mounted; or
+    /// what a former agent left cannot be removed.
     pub fn claim(&self) -> Result<Claim, PathError> {
         mount_bpffs()?;
         lasting();
@@ -470,6 +481,9 @@ impl Paths {
     }
 
     /// Creates a bond's run directory.
+    ///
+    /// # Errors
+    /// A directory is not to be trusted, or cannot be created.
     pub fn make_run_of(&self, bond: &BondName) -> Result<(), PathError> {
         self.make_run()?;
         let place = self.run_of(bond);

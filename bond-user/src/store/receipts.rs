@@ -52,6 +52,7 @@ impl File {
         file
     }
 
+    /// Returns the path, for messages.
     pub fn shown(&self) -> String {
         self.directory.path().join(FILE).display().to_string()
     }
@@ -60,6 +61,10 @@ impl File {
         self.directory.open(Trust::Ours)?.read(FILE, Trust::Ours)
     }
 
+    /// Appends a receipt, and cuts the file when it is too long.
+    ///
+    /// # Errors
+    /// The file is not to be trusted or cannot be written; an incomplete line is removed.
     pub fn append(&mut self, receipt: &Receipt) -> io::Result<()> {
         let mut line = serde_json::to_vec(receipt)?;
         line.push(b'\n');
@@ -87,6 +92,9 @@ impl File {
     }
 
     /// Replaces the receipt of the same failover, if it is one of the last few; other lines stay.
+    ///
+    /// # Errors
+    /// The file cannot be read or replaced. A receipt that is not among the last is no error.
     pub fn amend(&mut self, receipt: &Receipt) -> io::Result<()> {
         let text = self.read()?;
         let mut lines: Vec<_> = text.split_inclusive(|byte| *byte == b'\n').collect();
@@ -128,6 +136,9 @@ fn lines(text: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Returns the last failovers of a bond, with or without an agent.
+///
+/// # Errors
+/// The receipts cannot be read ([`StoreError::File`]). A missing file is no error.
 pub fn log(paths: &Paths, bond: &BondName) -> Result<Log, StoreError> {
     let directory = paths.run_of(bond);
     let failed = |source| StoreError::File { path: directory.path().join(FILE), source };
@@ -141,6 +152,9 @@ pub fn log(paths: &Paths, bond: &BondName) -> Result<Log, StoreError> {
 
 /// Reads the last receipts of a bond by its run directory, the oldest first; none if it had no failover. Receipts of
 /// older versions are converted to this one. An incomplete line, and one of a newer version, is skipped.
+///
+/// # Errors
+/// The directory or the file is not to be trusted, or cannot be read. A missing file is no error.
 pub fn read(directory: &Location, trust: Trust) -> io::Result<Vec<Receipt>> {
     read_text(directory, trust).map(|text| parse(&text))
 }

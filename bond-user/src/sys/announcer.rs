@@ -79,6 +79,7 @@ pub struct Upper {
     pub is_connected: bool,
     /// Whether neighbours reach its addresses: it lies above no master but bridges. Groups are reported all the same.
     pub is_reached: bool,
+    /// Its addresses.
     pub addresses: Vec<IpAddr>,
 }
 
@@ -97,7 +98,9 @@ impl Upper {
 /// A MAC address behind the bond, and the tags of its frames, from the outermost to the innermost.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct MacBehind {
+    /// The address.
     pub mac: Mac,
+    /// The VLAN tags that its frames have, the outermost first.
     pub tags: Vec<VlanTag>,
 }
 
@@ -131,6 +134,7 @@ pub struct Learned {
 /// What is to be announced for a bond.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Announced {
+    /// The bond and the devices above it.
     pub uppers: Vec<Upper>,
     /// MAC addresses that the kernel lists; none of them announces an address.
     pub macs: Vec<MacBehind>,
@@ -149,6 +153,10 @@ pub struct Announced {
 /// Reads what is to be announced: the addresses of a bond and of the devices above it, at any depth, all but the tentative ones,
 /// and MAC addresses that the kernel lists. `port` is the other end of the bond, which may have been moved to another network
 /// namespace since; then only addresses are known.
+///
+/// # Errors
+/// The port does not exist, or a list of its namespace (links, addresses, neighbours) cannot be read. A list of another
+/// namespace that cannot be read is left out.
 pub async fn addresses_behind(devices: &dyn Devices, port: u32) -> Result<Announced, SysError> {
     let port = devices.link_by_index(port).await?;
     let Some(bond) = port.link else { return Ok(Announced::default()) };
@@ -486,6 +494,10 @@ impl FrameSocket {
     const WAIT_LIMIT: TimeVal = TimeVal::new(0, 100_000);
 
     /// Opens the sockets in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// The kernel opens no packet socket for this device: it does not exist, or the process lacks CAP_NET_RAW or
+    /// descriptors.
     pub fn open(ifindex: u32) -> Result<Self, SysError> {
         let open = || {
             let (direct, queued) = (Self::socket(ifindex)?, Self::socket(ifindex)?);
@@ -504,6 +516,9 @@ impl FrameSocket {
 
     /// Sends a whole frame. It blocks for at most 100 ms. ENETDOWN means that the device is down, ENOBUFS that it has
     /// no carrier or no space.
+    ///
+    /// # Errors
+    /// The kernel did not queue the frame.
     pub fn send(&self, frame: &[u8]) -> Result<(), SysError> {
         let by = |socket: &OwnedFd| send(socket.as_raw_fd(), frame, MsgFlags::empty());
         let sent = match by(&self.direct) {
@@ -664,6 +679,7 @@ mod tests {
         assert_eq!(by_tick.0[..by_agent.len()], by_agent[..]);
     }
 
+    // One thing: the devices of one host, and what is found of them.
     #[test]
     fn vlans_and_macvlans_above_are_found_at_any_depth() {
         let vlan = |ifindex, below, tag| LinkInfo {

@@ -37,6 +37,7 @@ impl fmt::Display for Side {
 }
 
 /// A chain, flowtable or filter at an interface's hook. Names are as an administrator chose them.
+#[expect(missing_docs, reason = "the fields are the kernel's names")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hooked {
     /// A base chain of nftables.

@@ -12,6 +12,10 @@ const NEEDED: [Capability; 4] =
     [Capability::CAP_NET_ADMIN, Capability::CAP_NET_RAW, Capability::CAP_BPF, Capability::CAP_PERFMON];
 
 /// Checks that the calling thread has the capabilities that xbond needs.
+///
+/// # Errors
+/// A capability is missing ([`SysError::NotPrivileged`] names it), or the kernel does not return the thread's
+/// capabilities.
 pub fn check() -> Result<(), SysError> {
     let effective = caps::read(None, CapSet::Effective).map_err(failed)?;
     let missing: Vec<_> = NEEDED.into_iter().filter(|needed| !effective.contains(needed)).collect();
@@ -20,6 +24,10 @@ pub fn check() -> Result<(), SysError> {
 
 /// Permanently drops all other capabilities of the calling thread. Call this before the first thread is started, and
 /// after everything that needs more (mounting bpffs, entering a namespace).
+///
+/// # Errors
+/// The kernel refuses to drop or keep a capability, or to set `no_new_privs`. Some capabilities may be dropped then:
+/// the process must not continue.
 pub fn keep_needed() -> Result<(), SysError> {
     let needed: CapsHashSet = NEEDED.into_iter().collect();
     // CAP_SETPCAP itself is dropped, too.
@@ -39,6 +47,10 @@ pub fn keep_needed() -> Result<(), SysError> {
 
 /// Permanently changes the user, with the capabilities that xbond needs and no others. As for [`keep_needed`], call
 /// this before the first thread is started.
+///
+/// # Errors
+/// The kernel refuses to change the groups, the user or the capabilities. Some may be changed then: the process must
+/// not continue.
 pub fn become_user(user: u32) -> Result<(), SysError> {
     let failed_to = |error: nix::Error| SysError::kernel("become", format!("user {user}"), error.into());
     let (uid, gid) = (Uid::from_raw(user), User::from_uid(Uid::from_raw(user)).ok().flatten());

@@ -17,9 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Devices, SysError,
+    alias::Mark,
     ethtool::FeatureState,
     netlink::{FramePace, In6AddrGenMode, LinkSetting, PairKind, PairPlan},
-    ownership::Mark,
 };
 
 /// Bytes: so small that there is no IPv6 on the ends, and that the qdisc's burst is larger than a frame of this size.
@@ -78,7 +78,9 @@ impl ClockNames {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClockPair {
+    /// ifindex of the sending end.
     pub sender: u32,
+    /// ifindex of the receiving end.
     pub receiver: u32,
 }
 
@@ -150,6 +152,9 @@ fn own_ring(devices: &dyn Devices, pair: ClockPair) -> Result<(), SysError> {
 }
 
 /// Puts the frames in. `sequences` are those that the tick expects. A frame that circulates already is refused by the tick.
+///
+/// # Errors
+/// The sending end has no packet socket, or does not take a frame; the frames before it are in.
 pub fn inject(devices: &dyn Devices, pair: ClockPair, sequences: [u64; FRAMES]) -> Result<(), SysError> {
     let frames = devices.open_frames(pair.sender)?;
     for (number, sequence) in (0..).zip(sequences) {

@@ -16,12 +16,16 @@ pub enum Conflict {
     /// A device above the NIC, at any depth: the bond's program takes all frames first, including those for this
     /// device.
     Above {
+        /// The device's name.
         name: String,
         /// As in [`LinkInfo::kind`].
         kind: String,
     },
     /// MPLS routes over the NIC, by their labels: they stay on it, and its MPLS frames arrive on the bond.
-    MplsRoutes { labels: Vec<u32> },
+    MplsRoutes {
+        /// Their labels.
+        labels: Vec<u32>,
+    },
 }
 
 impl dyn Devices + '_ {

@@ -68,6 +68,10 @@ pub struct FileIdentity {
 }
 
 impl FileIdentity {
+    /// Returns the identity of an open file.
+    ///
+    /// # Errors
+    /// The kernel does not return the file's status.
     pub fn of(file: impl AsFd) -> io::Result<Self> {
         Ok(Self::new(&fstat(file)?))
     }
@@ -92,9 +96,13 @@ impl SocketFile {
 /// The kind of a directory's entry; links are not followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EntryKind {
+    /// A directory.
     Directory,
+    /// A regular file.
     File,
+    /// A symbolic link.
     Link,
+    /// Anything else, such as a socket.
     Other,
 }
 
@@ -140,12 +148,19 @@ impl Location {
     }
 
     /// Opens it, and creates its last component with this mode if that is missing.
+    ///
+    /// # Errors
+    /// The directory above is missing or not to be trusted, the last component is no directory or not to be trusted, or
+    /// cannot be created.
     pub fn make(&self, mode: u32) -> io::Result<Directory> {
         let (above, name) = self.parts()?;
         above.open(Trust::Ours)?.make(name, mode)
     }
 
     /// Opens it, and creates each missing component with this mode.
+    ///
+    /// # Errors
+    /// A component is no directory, is not to be trusted, or cannot be created; those above it stay.
     pub fn make_all(&self, mode: u32) -> io::Result<Directory> {
         self.below.iter().try_fold(Directory::root(&self.root)?, |at, name| at.make(name, mode))
     }
@@ -156,6 +171,9 @@ impl Location {
     }
 
     /// Creates its last component, which must not exist.
+    ///
+    /// # Errors
+    /// The directory exists, the one above is missing or not to be trusted, or does not allow it.
     pub fn create(&self, mode: u32) -> io::Result<Directory> {
         let (above, name) = self.parts()?;
         above.open(Trust::Ours)?.create(name, mode)
@@ -168,6 +186,9 @@ impl Location {
     }
 
     /// Removes it, with everything below it. A missing directory is no error.
+    ///
+    /// # Errors
+    /// The directory above is not to be trusted, or an entry cannot be removed; others are removed then.
     pub fn remove_all(&self) -> io::Result<()> {
         let (above, name) = self.parts()?;
         match above.open(Trust::Ours) {
@@ -210,6 +231,9 @@ impl Directory {
     }
 
     /// Opens a directory in this one, and creates it with this mode if it is missing.
+    ///
+    /// # Errors
+    /// The name is no component of a path, the directory is not to be trusted, or cannot be created or opened.
     pub fn make(&self, name: &str, mode: u32) -> io::Result<Self> {
         match self.create(name, mode) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.directory(name, Trust::Ours),
@@ -218,6 +242,9 @@ impl Directory {
     }
 
     /// Creates a directory in this one, which must not exist.
+    ///
+    /// # Errors
+    /// The name is no component of a path or exists, or the directory cannot be created.
     pub fn create(&self, name: &str, mode: u32) -> io::Result<Self> {
         mkdirat(&self.fd, component(name)?, Mode::from_bits_truncate(mode))?;
         self.directory(name, Trust::Ours)
@@ -251,6 +278,9 @@ impl Directory {
     }
 
     /// Returns the names of all entries, in order. A name that is not UTF-8 is omitted: no file of an agent has one.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
     pub fn entries(&self) -> io::Result<Vec<(String, EntryKind)>> {
         let names = self.names()?.into_iter().filter_map(|(name, _)| name.into_string().ok());
         let mut entries: Vec<_> =
@@ -324,6 +354,9 @@ impl Directory {
     }
 
     /// Returns the contents of a file.
+    ///
+    /// # Errors
+    /// The file is missing, is not to be trusted, cannot be read, or is longer than an agent writes (EFBIG).
     pub fn read(&self, name: &str, trust: Trust) -> io::Result<Vec<u8>> {
         let mut contents = Vec::new();
         self.file(name, OFlag::O_RDONLY, trust)?.take(LONGEST_FILE + 1).read_to_end(&mut contents)?;
@@ -335,6 +368,10 @@ impl Directory {
     }
 
     /// Replaces a file atomically, mode 0600; when it returns, the new file survives a crash of the machine.
+    ///
+    /// # Errors
+    /// The temporary file cannot be created, written, synchronised or renamed. The former file stays then, unless only
+    /// the last synchronisation of the directory failed.
     pub fn replace(&self, name: &str, contents: &[u8]) -> io::Result<()> {
         let temporary = format!("{name}.new");
         // A file that a killed writer has left may have any mode.
@@ -376,22 +413,35 @@ impl Directory {
         io::Error::new(error.kind(), format!("{}: {error}", self.shown(name).display()))
     }
 
+    /// Renames an entry of this directory; an existing file `to` is replaced.
+    ///
+    /// # Errors
+    /// A name is no component of a path, `from` is missing, or the directory does not allow it.
     pub fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         Ok(renameat(&self.fd, component(from)?, &self.fd, component(to)?)?)
     }
 
     /// Removes an entry that is no directory. A missing entry is no error.
+    ///
+    /// # Errors
+    /// The name is no component of a path, the entry is a directory, or the directory does not allow it.
     pub fn remove_file(&self, name: &str) -> io::Result<()> {
         gone(unlinkat(&self.fd, component(name)?, UnlinkatFlags::NoRemoveDir))
     }
 
     /// Removes an empty directory. A missing directory is no error.
+    ///
+    /// # Errors
+    /// The name is no component of a path, or the directory is not empty or no directory.
     pub fn remove_directory(&self, name: &str) -> io::Result<()> {
         gone(unlinkat(&self.fd, component(name)?, UnlinkatFlags::RemoveDir))
     }
 
     /// Removes an entry, and if it is a trusted directory everything below it. Links are removed, not followed. A
     /// missing entry is no error.
+    ///
+    /// # Errors
+    /// An entry cannot be removed, or a directory below is not to be trusted; entries before it are removed.
     pub fn remove_all(&self, name: &str) -> io::Result<()> {
         match self.kind(name) {
             Some(EntryKind::Directory) => {}
@@ -412,6 +462,9 @@ impl Directory {
     }
 
     /// Creates a symbolic link in this directory, for readability.
+    ///
+    /// # Errors
+    /// The name is no component of a path or exists, or the directory does not allow it.
     pub fn link(&self, target: &Path, name: &str) -> io::Result<()> {
         Ok(symlinkat(target, &self.fd, component(name)?)?)
     }
@@ -427,6 +480,9 @@ impl Directory {
     }
 
     /// Returns the user who owns the directory.
+    ///
+    /// # Errors
+    /// The kernel does not return the directory's status.
     pub fn owner(&self) -> io::Result<u32> {
         Ok(fstat(&self.fd)?.st_uid)
     }
@@ -437,6 +493,9 @@ impl Directory {
     }
 
     /// Returns the identity of the directory, or of an entry (a link is not followed), on this machine.
+    ///
+    /// # Errors
+    /// The entry is missing, or the kernel does not return its status.
     pub fn identity(&self, entry: Option<&str>) -> io::Result<FileIdentity> {
         let status = match entry {
             Some(entry) => fstatat(&self.fd, component(entry)?, AtFlags::AT_SYMLINK_NOFOLLOW)?,
@@ -445,6 +504,7 @@ impl Directory {
         Ok(FileIdentity::new(&status))
     }
 
+    /// Returns the descriptor of the directory.
     pub fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.fd.as_fd()
     }

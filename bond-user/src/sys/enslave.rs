@@ -8,12 +8,13 @@ use nix::errno::Errno;
 
 use super::{
     Devices, SysError,
+    alias::Mark,
     dataplane::Hook,
     found::{Found, Lower},
     layer3::{Target, Unrestorable},
     netlink::{In6AddrGenMode, LinkInfo, LinkLayerType, LinkSetting},
     offload::{self, FeatureChange, Role},
-    ownership::{Mark, Ownership},
+    ownership::Ownership,
     topology::{self, Pairs},
 };
 
@@ -24,6 +25,7 @@ pub struct EnslavePlan {
     pub mac: Option<Mac>,
     /// The bond's, in bytes.
     pub mtu: u32,
+    /// The hook of the bond's programs.
     pub hook: Hook,
     /// Further unicast MAC addresses that it receives.
     pub unicast: Vec<Mac>,
@@ -32,11 +34,14 @@ pub struct EnslavePlan {
 /// The role of an interface in another bond of xbond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
+    /// The name of the bond.
     pub bond: String,
+    /// What the interface is to the bond.
     pub role: Role,
 }
 
 /// Why an interface cannot be a slave.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     #[error("{name}: the loopback device cannot be a slave")]
@@ -56,7 +61,7 @@ pub enum Refusal {
     #[error("{name}: lies above the bond {bond}, and cannot be a slave of a bond")]
     AboveBond { name: String, bond: String },
     #[error(
-        "{name}: what it sends comes back to {bond} through a bridge, so frames would go round for ever; take its other \
+        "{name}: frames that it sends return to {bond} through a bridge, which is a loop; take its other \
          end or {bond} out of the bridge first"
     )]
     Loop { name: String, bond: String },
@@ -82,6 +87,7 @@ pub enum Refusal {
 /// The result of restoring a slave.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestoreOutcome {
+    /// Everything was restored, or nothing had to be.
     Done,
     /// The interface is gone, or another one has its ifindex: nothing was done.
     Gone,
@@ -92,6 +98,7 @@ pub enum RestoreOutcome {
 /// The state of an interface that belongs to the bond according to a file only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unconfirmed {
+    /// The name of the interface.
     pub name: String,
     /// Something of it is as enslaving makes it, and was not so before.
     pub looks_enslaved: bool,
@@ -109,6 +116,10 @@ impl dyn Devices + '_ {
     /// Observes an interface `name` that is to be enslaved to `bond`, where that exists, changes nothing, and returns what is to be restored later:
     /// this is to be recorded before `enslave`. `owner` returns what a link is to a bond of
     /// xbond's already. The refusals are those of `bond_enslave`, and a few of our own.
+    ///
+    /// # Errors
+    /// The interface does not exist, its state cannot be read, or the bond may not have it ([`Refusal`]). Nothing was
+    /// changed.
     pub async fn observe(
         &self,
         (name, bond): (&str, Option<&str>),
@@ -187,6 +198,9 @@ impl dyn Devices + '_ {
     ///
     /// The slave stays down until its program is attached and `open_slave` is called: without the program, the
     /// host's own stack would answer on it for every address of the host, including bond0's.
+    ///
+    /// # Errors
+    /// A step failed; the steps before it were undone. [`SysError::NotUndone`] if one could not be.
     pub async fn enslave(
         &self,
         found: &Found,
@@ -229,6 +243,9 @@ impl dyn Devices + '_ {
 
     /// Sets up a slave, or a port, after its program was attached. Allmulticast is set last: an interface that is down and
     /// lacks it was not configured completely.
+    ///
+    /// # Errors
+    /// The kernel refuses to set the interface up, or allmulticast.
     pub async fn open_slave(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
         self.set(ifindex, LinkSetting::Up(true)).await?;
         self.set(ifindex, LinkSetting::Allmulti(true)).await
@@ -236,11 +253,17 @@ impl dyn Devices + '_ {
 
     /// Sets an interface down that `release` leaves down, while its program is still attached: without the
     /// program, the host's own stack would receive and answer frames.
+    ///
+    /// # Errors
+    /// The interface cannot be read or set down. A missing or foreign interface is no error.
     pub async fn close_to_release(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         self.close(found, Leave::Released(None), proof).await
     }
 
     /// Sets an interface down before `restore`, if that requires it.
+    ///
+    /// # Errors
+    /// The interface cannot be read or set down. A missing or foreign interface is no error.
     pub async fn close_to_restore(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         self.close(found, Leave::AsFound, proof).await
     }
@@ -255,6 +278,10 @@ impl dyn Devices + '_ {
 
     /// Undoes `enslave` as the driver does at a release (`__bond_release_one`): sets the slave down, with
     /// this MAC address if one is given, and restores everything else but the addresses.
+    ///
+    /// # Errors
+    /// The interface cannot be read, or a setting cannot be restored; the first failure is returned after all other
+    /// settings were tried.
     pub async fn release(
         &self,
         found: &Found,
@@ -266,6 +293,10 @@ impl dyn Devices + '_ {
 
     /// Undoes `enslave` completely: up or down, with the addresses and routes, as found. It changes nothing
     /// on an interface that is in this state.
+    ///
+    /// # Errors
+    /// The interface cannot be read, or a setting, an address or a route cannot be restored; the first failure is
+    /// returned after the others were tried.
     pub async fn restore(&self, found: &Found, proof: &Ownership) -> Result<RestoreOutcome, SysError> {
         self.restore_as(found, Leave::AsFound, proof).await
     }
@@ -327,6 +358,9 @@ impl dyn Devices + '_ {
 
     /// Returns the IPv4 addresses to an interface while the device that got them still has them, so that no route
     /// over another device loses its source address.
+    ///
+    /// # Errors
+    /// The interface cannot be read, or does not take an address. A missing or foreign interface is no error.
     pub async fn return_addresses(&self, found: &Found, proof: &Ownership) -> Result<(), SysError> {
         let link = self.find(found).await?.filter(|link| proof.holds(link));
         let Some(link) = link else { return Ok(()) };
@@ -335,6 +369,9 @@ impl dyn Devices + '_ {
 
     /// Reads the addresses, routes and other state of an interface again that is about to be enslaved. Returns `None`
     /// if nothing changed since it was observed.
+    ///
+    /// # Errors
+    /// The state cannot be read, or contains something that could not be restored later ([`Refusal::Unrestorable`]).
     pub async fn observe_again(&self, found: &Found) -> Result<Option<Found>, SysError> {
         let layer3 = self.layer3_of(found.ifindex, &found.name).await?;
         if layer3.is_same(&found.layer3) {
@@ -352,6 +389,9 @@ impl dyn Devices + '_ {
     ///
     /// The interface may have been in another network namespace, and have returned with another ifindex. Another
     /// interface of its kind may have its former ifindex then, so the one with the same other end is preferred.
+    ///
+    /// # Errors
+    /// The links cannot be read. A missing interface is no error.
     pub async fn find(&self, found: &Found) -> Result<Option<LinkInfo>, SysError> {
         let there = match self.link_by_index(found.ifindex).await {
             Ok(link) => Some(link),
@@ -469,9 +509,9 @@ mod tests {
     use super::*;
     use crate::sys::{
         KernelDevices,
+        alias::Alias,
         layer3::Layer3,
         netlink::{Address, AttachedXdp, KernelRoute, LinkEvent, LinkEvents, XdpMode},
-        ownership::Alias,
         testing::{in_namespace, mac, veth},
     };
 

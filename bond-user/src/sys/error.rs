@@ -6,6 +6,7 @@ use netlink_packet_core::ErrorMessage;
 use nix::errno::Errno;
 
 /// A failed operation: what, on which device or file, why, and what helps.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Debug, thiserror::Error)]
 pub enum SysError {
     /// The kernel returned an error.

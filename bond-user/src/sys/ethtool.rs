@@ -25,8 +25,11 @@ const ETHTOOL_GLINKSETTINGS: u32 = 0x4c;
 const ETH_SS_FEATURES: u32 = 4;
 const ETH_GSTRING_LEN: usize = 32;
 
-nix::ioctl_readwrite_bad!(siocethtool, 0x8946, libc::ifreq);
-nix::ioctl_readwrite_bad!(siocgifname, libc::SIOCGIFNAME, libc::ifreq);
+/// The system calls. The macro makes them public.
+mod calls {
+    nix::ioctl_readwrite_bad!(siocethtool, 0x8946, libc::ifreq);
+    nix::ioctl_readwrite_bad!(siocgifname, libc::SIOCGIFNAME, libc::ifreq);
+}
 
 /// The ethtool ioctls in one network namespace. All of them take RTNL.
 #[derive(Clone, Debug)]
@@ -39,6 +42,7 @@ pub struct Ethtool {
 pub struct Feature {
     /// As in `ethtool -k`, for single features: "tx-checksum-ipv4", not "tx-checksumming".
     pub name: String,
+    /// Whether it is in effect.
     pub active: bool,
     /// The requested state. The feature becomes active as soon as the features that it depends on are.
     pub wanted: bool,
@@ -49,12 +53,17 @@ pub struct Feature {
 /// The requested state of a feature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeatureState {
+    /// The name of the feature.
     pub name: String,
+    /// Whether it is on.
     pub on: bool,
 }
 
 impl Ethtool {
     /// Opens a socket, for the network namespace in which the calling thread is now.
+    ///
+    /// # Errors
+    /// The process lacks descriptors or memory.
     pub fn open() -> Result<Self, SysError> {
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|error| SysError::kernel("open a socket", "ethtool", error.into()))?;
@@ -62,6 +71,9 @@ impl Ethtool {
     }
 
     /// Returns all features that the kernel knows, in its order.
+    ///
+    /// # Errors
+    /// The device does not exist, or its driver does not list its features.
     pub fn features(&self, ifindex: u32) -> Result<Vec<Feature>, SysError> {
         let read = || {
             let names = self.feature_names(ifindex)?;
@@ -84,6 +96,9 @@ impl Ethtool {
 
     /// Requests these states in one call, and does not check the result: a feature may be fixed, or depend on another
     /// one. Names that the kernel does not know are ignored.
+    ///
+    /// # Errors
+    /// The device does not exist, or the kernel refuses the request.
     pub fn request_features(&self, ifindex: u32, wanted: &[FeatureState]) -> Result<(), SysError> {
         let set = || {
             let names = self.feature_names(ifindex)?;
@@ -218,7 +233,7 @@ impl Ethtool {
         let mut request = self.request(ifindex)?;
         request.ifr_ifru.ifru_data = buffer.as_mut_ptr().cast();
         // SAFETY: the name is set, and the data as the caller promises; both outlive the call.
-        unsafe { siocethtool(self.socket.as_raw_fd(), &mut request) }?;
+        unsafe { calls::siocethtool(self.socket.as_raw_fd(), &mut request) }?;
         Ok(())
     }
 
@@ -228,7 +243,7 @@ impl Ethtool {
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         request.ifr_ifru.ifru_ifindex = ifindex.cast_signed();
         // SAFETY: the kernel reads the ifindex and writes the name, within the ifreq.
-        unsafe { siocgifname(self.socket.as_raw_fd(), &mut request) }?;
+        unsafe { calls::siocgifname(self.socket.as_raw_fd(), &mut request) }?;
         Ok(request)
     }
 

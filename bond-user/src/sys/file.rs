@@ -36,6 +36,7 @@ const MOST_ABANDONED: usize = 8;
 const STACK: usize = 512 * 1024;
 
 /// Why a file or a directory was not read.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("it is {0}; xbond reads regular files only")]
@@ -104,7 +105,9 @@ pub fn list(directory: &Path) -> Result<Vec<PathBuf>, ReadError> {
 /// The kind of file to which a path leads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
+    /// There is none.
     Absent,
+    /// A directory.
     Directory,
     /// Any other file, readable or not.
     File,

@@ -13,23 +13,26 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize, Serializer};
 
 use super::{
+    alias::Alias,
     ethtool::FeatureState,
     layer3::Layer3,
     netlink::{Address, In6AddrGenMode, KernelRoute, LinkInfo, NetnsId},
-    ownership::Alias,
 };
 
 /// A slave's state before the first change.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "Written")]
 pub struct Found {
+    /// The index that the interface had.
     pub ifindex: u32,
+    /// The name that it had.
     pub name: String,
     /// As in [`super::netlink::LinkInfo::kind`].
     pub kind: Option<String>,
     /// The permanent address. With the ifindex it shows whether the device is still the same one.
     #[serde(with = "mac_text::option")]
     pub permanent_mac: Option<Mac>,
+    /// The MAC address that it had.
     #[serde(with = "mac_text")]
     pub mac: Mac,
     /// The device below it, or its other end: it shows whether a virtual device is still the same one.
@@ -41,8 +44,11 @@ pub struct Found {
     pub alias: Option<Alias>,
     /// Bytes.
     pub mtu: u32,
+    /// Whether it was up.
     pub up: bool,
+    /// Whether allmulticast was set explicitly.
     pub allmulti: bool,
+    /// Whether promiscuous mode was set explicitly.
     pub promisc: bool,
     /// IFLA_INET6_ADDR_GEN_MODE by its number; none without IPv6.
     pub addr_gen_mode: Option<u8>,
@@ -61,12 +67,14 @@ pub struct Found {
 /// IFLA_LINK and IFLA_LINK_NETNSID of an interface. They stay when it is moved to another network namespace and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lower {
+    /// ifindex of the device below, or of the other end.
     pub ifindex: u32,
     /// The number of the namespace to which `ifindex` belongs, if that is another one.
     pub netns: NetnsId,
 }
 
 impl Lower {
+    /// Returns the device below a link, or its other end.
     pub fn of(link: &LinkInfo) -> Option<Self> {
         link.link.map(|ifindex| Self { ifindex, netns: link.link_netns })
     }
@@ -269,13 +277,22 @@ mod mac_text {
     use bond_common::mac::Mac;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
+    /// A MAC address that is written as its text.
     #[derive(Serialize, Deserialize)]
     pub struct Text(#[serde(with = "super::mac_text")] Mac);
 
+    /// Serializes a MAC address as its text.
+    ///
+    /// # Errors
+    /// Those of the serializer.
     pub fn serialize<S: Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(mac)
     }
 
+    /// Deserializes a MAC address from its text.
+    ///
+    /// # Errors
+    /// The text is no MAC address.
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Mac, D::Error> {
         let text = String::deserialize(deserializer)?;
         text.parse().map_err(|error| D::Error::custom(format!("\"{text}\": {error}")))
@@ -284,10 +301,18 @@ mod mac_text {
     pub mod option {
         use super::{Deserialize as _, Deserializer, Mac, Serialize as _, Serializer, Text};
 
+        /// Serializes an optional MAC address as its text.
+        ///
+        /// # Errors
+        /// Those of the serializer.
         pub fn serialize<S: Serializer>(mac: &Option<Mac>, serializer: S) -> Result<S::Ok, S::Error> {
             mac.map(Text).serialize(serializer)
         }
 
+        /// Deserializes an optional MAC address from its text.
+        ///
+        /// # Errors
+        /// The text is no MAC address.
         pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mac>, D::Error> {
             Ok(Option::deserialize(deserializer)?.map(|Text(mac)| mac))
         }
@@ -296,10 +321,18 @@ mod mac_text {
     pub mod list {
         use super::{Deserialize as _, Deserializer, Mac, Serializer, Text};
 
+        /// Serializes MAC addresses as their texts.
+        ///
+        /// # Errors
+        /// Those of the serializer.
         pub fn serialize<S: Serializer>(macs: &[Mac], serializer: S) -> Result<S::Ok, S::Error> {
             serializer.collect_seq(macs.iter().copied().map(Text))
         }
 
+        /// Deserializes MAC addresses from their texts.
+        ///
+        /// # Errors
+        /// A text is no MAC address.
         pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Mac>, D::Error> {
             Ok(Vec::deserialize(deserializer)?.into_iter().map(|Text(mac)| mac).collect())
         }

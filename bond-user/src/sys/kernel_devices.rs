@@ -13,6 +13,7 @@ use bond_core::event::{Duplex, Speed};
 
 use super::{
     SysError,
+    alias::Alias,
     announcer::FrameSocket,
     bypassed::{self, Hooked},
     devices::{ChangeMacs, Devices, LookUpRoutes, SendFrames, TakeMessages},
@@ -21,14 +22,15 @@ use super::{
         self, Address, BlockingNetlink, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair,
         LinkSetting, Neighbour, Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, ResolvedRoute,
     },
-    ownership::Alias,
     sysfs::Sysfs,
 };
 
 /// The ways to the devices of one network namespace.
 #[derive(Clone, Debug)]
 pub struct KernelDevices {
+    /// The connection for links, addresses and routes.
     pub netlink: Netlink,
+    /// The socket for offload features.
     pub ethtool: Ethtool,
     /// Of this network namespace; None where it cannot be mounted.
     sysfs: Option<Arc<Sysfs>>,
@@ -36,11 +38,17 @@ pub struct KernelDevices {
 
 impl KernelDevices {
     /// Opens those of the calling thread's network namespace. As for [`Netlink::open`], a tokio runtime must be running.
+    ///
+    /// # Errors
+    /// A socket cannot be opened: the process lacks descriptors or memory.
     pub fn open() -> Result<Self, SysError> {
         Ok(Self { netlink: Netlink::open()?, ethtool: Ethtool::open()?, sysfs: None })
     }
 
     /// [`Self::open`], but no task of the runtime waits while a netlink request waits for RTNL.
+    ///
+    /// # Errors
+    /// A socket or the thread cannot be created: the process lacks descriptors or memory.
     pub fn open_apart() -> Result<Self, SysError> {
         Ok(Self { netlink: Netlink::open_apart()?, ethtool: Ethtool::open()?, sysfs: None })
     }

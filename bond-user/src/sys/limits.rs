@@ -103,6 +103,9 @@ pub fn check_files(count: usize) -> Result<(), SysError> {
 }
 
 /// Checks that the process may have as much address space as an agent needs (RLIMIT_AS, `ulimit -v`).
+///
+/// # Errors
+/// The process may not have that much address space; the error gives the limit and how to raise it.
 pub fn check() -> Result<(), SysError> {
     let Some(length) = NonZeroUsize::new(ADDRESS_SPACE) else { return Ok(()) };
     let flags = MapFlags::MAP_PRIVATE | MapFlags::MAP_NORESERVE;

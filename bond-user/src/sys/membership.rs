@@ -59,8 +59,12 @@ enum IgmpVersion {
     V3,
 }
 
-/// The frames of one round, from this MAC. `port` is the other end of the bond. None for a bond that was moved
-/// to another network namespace.
+/// Returns the frames of one round of membership reports, from this MAC address. `port` is the other end of the bond.
+/// There are none for a bond that was moved to another network namespace.
+///
+/// # Errors
+/// The port does not exist, or the links, the addresses or the host's memberships (/proc/net/igmp, igmp6) cannot be
+/// read.
 pub async fn reports_behind(devices: &dyn Devices, port: u32, mac: Mac) -> Result<Vec<BytesMut>, SysError> {
     let port = devices.link_by_index(port).await?;
     let Some(bond) = port.link.filter(|_| port.link_netns.is_none()) else { return Ok(Vec::new()) };

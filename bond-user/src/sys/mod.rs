@@ -9,6 +9,7 @@
 //! thread for as long as another process holds it. The caller decides which one waits: nothing here starts a thread
 //! but [`KernelDevices::open_apart`] and [`mod@file`].
 
+pub mod alias;
 pub mod announcer;
 pub mod bypassed;
 pub mod caps;
@@ -39,6 +40,7 @@ pub mod offload;
 pub mod ownership;
 pub mod peers;
 pub mod probe;
+pub mod random;
 pub mod signals;
 pub mod softnet;
 pub mod sysctl;

@@ -56,6 +56,9 @@ pub fn names() -> Result<Vec<String>, SysError> {
 
 /// Returns `SO_NETNS_COOKIE`: a number that no other network namespace has had or will have until the next boot.
 /// Linux 5.14 or later.
+///
+/// # Errors
+/// The kernel is older than 5.14, or the process lacks descriptors.
 pub fn cookie() -> Result<u64, SysError> {
     let failed = |error: nix::Error| {
         SysError::kernel("read SO_NETNS_COOKIE", "the network namespace", io::Error::from(error))

@@ -12,6 +12,7 @@ use super::{
 /// receives frames from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
+    /// A slave.
     Slave,
     /// The end of the pair that the host uses.
     Bond,
@@ -24,13 +25,16 @@ pub enum Role {
 pub struct FeatureChange {
     /// As in [`Feature::name`].
     pub name: &'static str,
+    /// The state that the hook needs.
     pub on: bool,
+    /// What is done if the feature is fixed.
     pub otherwise: Otherwise,
 }
 
 /// What is done if a feature cannot be changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Otherwise {
+    /// The interface is refused.
     Refuse,
     /// The device is set promiscuous, which switches the filter off.
     Promiscuous,
@@ -103,6 +107,10 @@ pub fn observe(changes: &[FeatureChange], features: &[Feature]) -> Vec<FeatureSt
 
 /// Makes the changes and checks whether they hold; if one does not that must, all are undone. A feature that the
 /// kernel does not know is off.
+///
+/// # Errors
+/// The features cannot be read or set, or a feature that the hook needs is fixed ([`Refusal::FixedFeature`]); what was
+/// changed is undone then.
 pub fn apply(devices: &dyn Devices, link: &LinkInfo, role: Role, hook: Hook) -> Result<Applied, SysError> {
     let changes = prepare(role, hook);
     let found = observe(changes, &devices.features(link.ifindex)?);
@@ -132,6 +140,9 @@ pub fn apply(devices: &dyn Devices, link: &LinkInfo, role: Role, hook: Hook) -> 
 }
 
 /// Asks for the features as they were found, where they are not so.
+///
+/// # Errors
+/// The features cannot be read or set, or one did not return to its state ([`SysError::NotKept`]).
 pub fn restore(devices: &dyn Devices, ifindex: u32, found: &[FeatureState]) -> Result<(), SysError> {
     let differs = |state: &&FeatureState, features: &[Feature]| {
         features.iter().any(|feature| feature.name == state.name && feature.wanted != state.on)

@@ -5,87 +5,19 @@
 //! to it. A pair that was just created has no alias yet; it is in a group of interfaces ([`UNFINISHED_PAIR`]) from
 //! the message on that created it.
 
-use std::{borrow::Cow, collections::BTreeSet};
+use std::collections::BTreeSet;
 
-use bond_core::name::BondName;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-use super::{Devices, dataplane::Pinned, netlink::LinkInfo};
-
-/// IFLA_GROUP of the two ends of a pair until they have their alias: "xbon". The kernel accepts no alias in the
-/// message that creates an interface, but it accepts a group.
-pub const UNFINISHED_PAIR: u32 = u32::from_be_bytes(*b"xbon");
-
-/// The prefix of an alias of a bond's device.
-const PREFIX: &str = "xbond:";
-
-/// IFLA_IFALIAS, byte by byte: it may be text of any encoding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Alias(Vec<u8>);
-
-impl Alias {
-    /// Creates an alias; returns `None` if it is empty, which the kernel treats as no alias.
-    pub fn new(bytes: impl Into<Vec<u8>>) -> Option<Self> {
-        Some(bytes.into()).filter(|bytes| !bytes.is_empty()).map(Self)
-    }
-
-    pub fn bytes(&self) -> &[u8] {
-        &self.0
-    }
-
-    /// Returns readable text.
-    pub fn text(&self) -> Cow<'_, str> {
-        String::from_utf8_lossy(&self.0)
-    }
-
-    /// Returns whether it is an alias that xbond gives to the devices of a bond.
-    pub fn is_mark(&self) -> bool {
-        self.0.starts_with(PREFIX.as_bytes())
-    }
-}
-
-/// A string, or a list of bytes if the alias is no UTF-8.
-#[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum Written<'a> {
-    Text(Cow<'a, str>),
-    Bytes(Cow<'a, [u8]>),
-}
-
-impl Serialize for Alias {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match str::from_utf8(&self.0) {
-            Ok(text) => Written::Text(text.into()),
-            Err(_) => Written::Bytes(self.0.as_slice().into()),
-        }
-        .serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for Alias {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(Self(match Written::deserialize(deserializer)? {
-            Written::Text(text) => text.into_owned().into_bytes(),
-            Written::Bytes(bytes) => bytes.into_owned(),
-        }))
-    }
-}
-
-/// The alias of the devices of a bond.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mark(Alias);
+use super::{
+    Devices,
+    alias::{Mark, UNFINISHED_PAIR},
+    dataplane::Pinned,
+    netlink::LinkInfo,
+};
 
 impl Mark {
-    pub fn of(bond: &BondName) -> Self {
-        Self(Alias(format!("{PREFIX}{bond}").into_bytes()))
-    }
-
-    pub fn alias(&self) -> &Alias {
-        &self.0
-    }
-
+    /// Returns whether a link has the mark.
     pub fn is_on(&self, link: &LinkInfo) -> bool {
-        link.alias.as_ref() == Some(&self.0)
+        link.alias.as_ref() == Some(self.alias())
     }
 }
 
@@ -99,10 +31,12 @@ pub struct Ownership {
 }
 
 impl Ownership {
+    /// Returns the proof by a mark, and by the interfaces that are known to be the bond's.
     pub fn new(mark: Mark, known: impl IntoIterator<Item = u32>) -> Self {
         Self { mark, known: known.into_iter().collect() }
     }
 
+    /// Returns the mark.
     pub fn mark(&self) -> &Mark {
         &self.mark
     }
@@ -153,8 +87,10 @@ impl dyn Devices + '_ {
 
 #[cfg(test)]
 mod tests {
+    use bond_core::name::BondName;
+
     use super::*;
-    use crate::sys::testing;
+    use crate::sys::{alias::Alias, testing};
 
     fn mark(bond: &str) -> Mark {
         Mark::of(&BondName::new(bond).unwrap())

@@ -24,6 +24,7 @@ pub const ASKED_AT_MOST: usize = 64;
 /// A station that has spoken a moment ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Station {
+    /// The peer's MAC address.
     pub mac: Mac,
     /// One of its IP addresses, and the ifindex of the device by which the kernel knows it; None if only a bridge knows it.
     pub address: Option<(IpAddr, u32)>,

@@ -14,6 +14,10 @@ pub struct Softnet {
 }
 
 impl Softnet {
+    /// Reads the table of this machine.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no such table.
     pub fn read() -> io::Result<Self> {
         let text = fs::read_to_string(FILE)?;
         Self::parse(&text).ok_or_else(|| io::Error::other(format!("{FILE}: not the table that it should be")))

@@ -51,6 +51,9 @@ impl Sysfs {
 
     /// Makes every CPU use the first transmit queue of a device for packets that have no assigned queue (XPS). The
     /// kernel would spread them over all queues by their hash.
+    ///
+    /// # Errors
+    /// A file of the device's queues cannot be written; those before it are.
     pub fn send_by_first_queue(&self, device: &str) -> Result<(), SysError> {
         let failed = |error| SysError::kernel("set XPS of the first queue", device, error);
         let set = |queue: &str, mask: String| fs::write(self.cpus_of(device, queue), mask).map_err(failed);

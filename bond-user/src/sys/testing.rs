@@ -33,11 +33,14 @@ pub fn in_namespace(test: impl AsyncFnOnce(KernelDevices) + Send + 'static) {
 
 /// A network namespace in addition to that of the test. It vanishes when this is dropped.
 pub struct Elsewhere {
+    /// The connection in the namespace.
     pub netlink: Netlink,
+    /// The namespace.
     pub netns: File,
 }
 
 impl Elsewhere {
+    /// Creates a network namespace.
     pub fn open() -> Self {
         let netns_of_thread = || File::open("/proc/thread-self/ns/net").unwrap();
         let here = netns_of_thread();

@@ -7,6 +7,7 @@ use super::netlink::{LinkInfo, PortVlan, VlanTag};
 /// A device through which the bond is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer<'a> {
+    /// The device.
     pub link: &'a LinkInfo,
     /// The place in [`Layers::layers`] of the layer below; the bond has its own.
     below: usize,
@@ -123,7 +124,9 @@ impl<'a> Layers<'a> {
 /// Whether a walk follows frames through pairs (veth, netkit), as through a cable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pairs {
+    /// The layers above one end of a pair include those above the other.
     Followed,
+    /// Pairs are not followed.
     Ignored,
 }
 

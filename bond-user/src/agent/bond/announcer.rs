@@ -24,7 +24,7 @@ use tracing::debug;
 use crate::{
     agent::bond::{
         confirmer::{Confirm, Confirmer},
-        engine_thread::{BondId, EngineHandle},
+        engine_handle::{BondId, EngineHandle},
         interface::Host,
         missed_failovers::TickRound,
         recorder::{Entry, Recording},

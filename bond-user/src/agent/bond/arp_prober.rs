@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     agent::bond::{
-        engine_thread::{BondId, EngineHandle},
+        engine_handle::{BondId, EngineHandle},
         interface::Host,
     },
     report::{log, wording},

@@ -46,7 +46,7 @@ impl ClockState {
     pub fn why_off(&self) -> Option<&str> {
         match self {
             Self::On => None,
-            Self::Starting => Some("it is being started"),
+            Self::Starting => Some(wording::CLOCK_STARTING),
             Self::Off(why) => Some(why),
         }
     }

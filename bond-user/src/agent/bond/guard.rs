@@ -4,7 +4,10 @@ use std::fmt;
 
 use bond_core::options::BondOptions;
 
-use crate::{config::Guard, sys::dataplane::Kernel};
+use crate::{
+    report::wording,
+    {config::Guard, sys::dataplane::Kernel},
+};
 
 /// What a bond's carrier guard does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +21,11 @@ impl GuardState {
     /// Of a bond with these options, on this kernel.
     pub fn new(wanted: Guard, kernel: &Kernel, options: &BondOptions) -> Self {
         match wanted {
-            Guard::Off => Self::Off("as configured"),
-            Guard::Auto if !kernel.has_types() => {
-                Self::Off("this kernel does not let programs read devices (no BTF, or lockdown)")
-            }
+            Guard::Off => Self::Off(wording::AS_CONFIGURED),
+            Guard::Auto if !kernel.has_types() => Self::Off(wording::GUARD_WITHOUT_TYPES),
             // A link that is lost is not what counts, or not yet.
-            Guard::Auto if options.miimon == 0 => Self::Off("miimon is 0"),
-            Guard::Auto if options.downdelay > 0 => Self::Off("downdelay delays failovers"),
+            Guard::Auto if options.miimon == 0 => Self::Off(wording::GUARD_WITHOUT_MIIMON),
+            Guard::Auto if options.downdelay > 0 => Self::Off(wording::GUARD_WITH_DOWNDELAY),
             Guard::Auto => Self::On,
         }
     }

@@ -4,7 +4,9 @@ pub mod announcer;
 pub mod arp_prober;
 pub mod clock;
 pub mod confirmer;
+pub mod engine_handle;
 pub mod engine_thread;
+pub mod enslave_request;
 pub mod guard;
 pub mod interface;
 pub mod kernel_monitor;
@@ -21,3 +23,8 @@ pub mod recorder;
 pub mod ring_reader;
 pub mod work;
 pub mod worker;
+
+/// Runs what waits for RTNL inside a system call, for as long as another process holds it, while other tasks run.
+fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}

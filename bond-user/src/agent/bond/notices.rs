@@ -5,11 +5,11 @@ use bond_core::{
     status::MiiStatus,
 };
 
-use super::receipt_writer::Draft;
 use crate::report::{
     event::{SlaveChange, What},
     log::{self, Facts},
     moment::Moment,
+    receipt::Steps,
     repeats,
     wording::{self, Weight},
 };
@@ -53,9 +53,9 @@ fn facts<'a>(notice: &'a Notice, facts: Facts<'a>) -> Facts<'a> {
 }
 
 /// Logs a failover, WARN if no slave is active any more. `at` is when it happened, if no agent received it then.
-pub fn log_failover(bond: &str, draft: &Draft, at: Option<Moment>) {
+pub fn log_failover(bond: &str, failover: &Failover, (generation, steps): (u32, Steps), at: Option<Moment>) {
     let at = at.map(|at| wording::at_without_agent(&at.time)).unwrap_or_default();
-    let Failover { from, to, reason, seen, chosen } = &draft.failover;
+    let Failover { from, to, reason, seen, chosen } = failover;
     let why = wording::why(*reason, *seen);
     let facts = Facts {
         from: from.as_deref(),
@@ -63,8 +63,8 @@ pub fn log_failover(bond: &str, draft: &Draft, at: Option<Moment>) {
         reason: Some(*reason),
         trigger: Some(*seen),
         chosen: *chosen,
-        generation: Some(draft.generation),
-        steps: Some(draft.made.steps()),
+        generation: Some(generation),
+        steps: Some(steps),
         ..log::of(bond)
     };
     let sentence = wording::failover(from.as_deref(), to.as_deref(), why);

@@ -286,7 +286,7 @@ impl ReceiptWriter {
         self.without_macs = None;
         // One that happened before is logged with its time.
         let at = draft.is_late.then(|| Moment::at(draft.switched));
-        notices::log_failover(&self.bond, &draft, at);
+        notices::log_failover(&self.bond, &draft.failover, (draft.generation, draft.made.steps()), at);
         let (begun, macs_left, announced) = (monotonic(), draft.mac_changes, draft.announced);
         self.open =
             Some(Open { draft, begun, macs_left, macs: None, announced, promised: None, peers: None });
@@ -391,7 +391,7 @@ impl ReceiptWriter {
         if let Some(waiting) = waiting {
             *waiting = receipt;
         } else if let Err(error) = self.file.amend(&receipt) {
-            self.warn(&format!("a receipt has no peers: {}: {error}", self.file.shown()));
+            self.warn(&wording::receipt_without_peers(self.file.shown(), error));
         }
     }
 
@@ -420,11 +420,11 @@ impl ReceiptWriter {
             if let Err(error) = self.file.append(receipt) {
                 let (shown, count) = (self.file.shown(), self.unwritten.len());
                 if count > MOST_UNWRITTEN {
-                    self.warn(&format!("the receipt of a failover is lost: {shown}: {error}"));
+                    self.warn(&wording::receipt_lost(&shown, &error));
                     self.unwritten.pop_front();
                     self.ledger.finish();
                 } else if self.try_again.is_none() {
-                    self.warn(&format!("the receipt of a failover is written later: {shown}: {error}"));
+                    self.warn(&wording::receipt_later(&shown, &error));
                 }
                 self.try_again = Some(monotonic().saturating_add(BETWEEN_ATTEMPTS));
                 return;

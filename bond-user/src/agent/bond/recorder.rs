@@ -15,7 +15,7 @@ use super::{
 };
 use crate::report::{
     receipt::{Announcement, Peers},
-    wording::{PathFault, PathNote, Repair},
+    wording::{self, PathFault, PathNote, Repair},
 };
 
 /// Entries that wait while the disk, or the reader of the log, keeps the task. With more, the oldest is dropped.
@@ -161,10 +161,10 @@ async fn run(mut receipt_writer: ReceiptWriter, shared: Arc<Mailbox<Waiting>>) {
             (waiting.entries.pop_front(), std::mem::take(&mut waiting.dropped), waiting.closed)
         };
         if dropped.lines > 0 {
-            receipt_writer.warn(&lines_dropped(dropped.lines));
+            receipt_writer.warn(&wording::lines_dropped(dropped.lines));
         }
         if dropped.steps > 0 {
-            receipt_writer.warn(&steps_dropped(dropped.steps));
+            receipt_writer.warn(&wording::steps_dropped(dropped.steps));
         }
         if dropped.failovers > 0 {
             receipt_writer.lost(dropped.failovers);
@@ -212,14 +212,6 @@ fn take(receipt_writer: &mut ReceiptWriter, entry: Entry) {
             let _ = reply.send(());
         }
     }
-}
-
-fn lines_dropped(count: u32) -> String {
-    format!("{count} lines of this log were dropped: they came faster than they could be written")
-}
-
-fn steps_dropped(count: u32) -> String {
-    format!("{count} steps of failovers are in no receipt: they came faster than they could be recorded")
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 use tracing::warn;
 
 use crate::{
-    agent::bond::engine_thread::{BondId, EngineHandle},
+    agent::bond::engine_handle::{BondId, EngineHandle},
     report::wording,
 };
 

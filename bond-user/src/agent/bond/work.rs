@@ -19,10 +19,10 @@ use tokio::{
 
 use crate::{
     agent::{
-        AgentError,
+        AgentError, Stopping,
         bond::{
             announcer::SentRound,
-            engine_thread::{EnslaveRequest, Reply, Stopping},
+            enslave_request::{EnslaveRequest, Reply},
             mailbox::{Close, Mailbox, Open},
             path_check::PathReading,
             receipt_writer::FailoverId,

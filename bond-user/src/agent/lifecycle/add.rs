@@ -6,8 +6,8 @@ use tokio::sync::Mutex;
 
 use crate::{
     agent::{
-        Agent, AgentError, Bond, Goal, Past, Phase,
-        bond::engine_thread::{BondId, Stopping},
+        Agent, AgentError, Bond, Goal, Past, Phase, Stopping,
+        bond::engine_handle::BondId,
         check_kernel,
         lifecycle::{self, end::undo},
         outcome::Outcome,

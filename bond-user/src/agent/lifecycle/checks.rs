@@ -6,12 +6,15 @@ use bond_common::mac::Mac;
 use bond_core::{Refusal, options::SlaveOptions};
 
 use crate::{
-    agent::{AgentError, bond::interface::Queues},
+    agent::{AgentError, queues::Queues},
     config::{self, BondConfig, SlaveConfig},
     sys::{found::Found, netlink::PairKind},
 };
 
-/// A slave's queue must be one of the bond's.
+/// Checks that a slave's queue is one of the bond's.
+///
+/// # Errors
+/// [`AgentError::NoSuchQueue`].
 pub fn check_queue(bond: &str, queues: Queues, slave: &str, options: SlaveOptions) -> Result<(), AgentError> {
     let queue_id = options.queue_id;
     if queues.has(queue_id) {
@@ -20,13 +23,19 @@ pub fn check_queue(bond: &str, queues: Queues, slave: &str, options: SlaveOption
     Err(AgentError::NoSuchQueue { bond: bond.to_owned(), slave: slave.to_owned(), queue_id, queues })
 }
 
-/// A bond with so small an MTU has no IPv6 addresses.
+/// Checks that the bond's MTU allows the IPv6 addresses of its configuration.
+///
+/// # Errors
+/// [`AgentError::Small`].
 pub fn check_ipv6(config: &BondConfig, mtu: u32) -> Result<(), AgentError> {
     let small = |problem| AgentError::Small { bond: config.name.to_string(), problem };
     config.check_ipv6(mtu).map_err(small)
 }
 
-/// A queue is one slave's. The engine refuses it, too, when the other one is there already.
+/// Checks that each queue belongs to one slave. The engine checks that against the bond's present slaves.
+///
+/// # Errors
+/// [`Refusal::QueueIdTaken`].
 pub fn check_queues_differ(slaves: &[SlaveConfig]) -> Result<(), AgentError> {
     let mut owners = HashMap::new();
     for slave in slaves.iter().filter(|slave| slave.options.queue_id != 0) {
@@ -39,7 +48,10 @@ pub fn check_queues_differ(slaves: &[SlaveConfig]) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// HWADDR of an ifcfg file names the NIC that is meant.
+/// Checks that an interface is the NIC that HWADDR of an ifcfg file names.
+///
+/// # Errors
+/// [`AgentError::OtherNic`].
 pub fn check_nic(slave: &SlaveConfig, found: &Found) -> Result<(), AgentError> {
     let has = |mac: Mac| found.mac == mac || found.permanent_mac == Some(mac);
     match slave.hwaddr {

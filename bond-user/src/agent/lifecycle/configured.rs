@@ -17,7 +17,10 @@ use crate::{
     },
 };
 
-/// bond0 up, with its addresses and routes.
+/// Sets bond0 up and gives it its addresses and routes.
+///
+/// # Errors
+/// [`AgentError::Unconfigured`], with the first step that failed.
 pub async fn configure(devices: &dyn Devices, bond: u32, config: &BondConfig) -> Result<(), AgentError> {
     let error = match set_up(devices, bond, config).await {
         Ok(()) => return Ok(()),
@@ -51,12 +54,18 @@ pub fn configured(bond: u32, config: &BondConfig) -> Configured {
     }
 }
 
-/// Has the record name what a configuration sets on bond0.
+/// Records what a configuration sets on bond0.
+///
+/// # Errors
+/// The record cannot be written, or the worker ends.
 pub async fn record_configured(work: &WorkQueue, configured: Configured) -> Result<(), AgentError> {
     work.ask(|reply| Request::RecordConfigured { configured, reply }).await?
 }
 
 /// Removes what a former configuration has set on bond0, where it still is, after the present one was set.
+///
+/// # Errors
+/// The addresses or routes cannot be listed, or one cannot be deleted.
 pub async fn remove_former(
     devices: &dyn Devices,
     bond: &LinkInfo,

@@ -16,10 +16,7 @@ use tokio::{sync::Notify, time::sleep};
 use tracing::warn;
 
 use crate::{
-    agent::{
-        Agent, AgentError, Bond,
-        bond::{engine_thread::Stopping, work::Request},
-    },
+    agent::{Agent, AgentError, Bond, Stopping, bond::work::Request},
     report::{lines, log, wording},
     store::record::{Record, Trial},
     sys::directory::Trust,
@@ -109,13 +106,7 @@ impl Confirmation {
             thread::Builder::new().name("confirm".into()).spawn(read).is_ok()
         };
         let seconds = trial.left().as_secs_f64().round();
-        let line = if hears_enter {
-            format!(
-                "press Enter within {seconds} s to keep this, or run `xbond confirm`; else everything is undone"
-            )
-        } else {
-            format!("run `xbond confirm` within {seconds} s to keep this; else everything is undone")
-        };
+        let line = if hears_enter { wording::press_enter(seconds) } else { wording::run_confirm(seconds) };
         lines::print(&line);
         Some(trial)
     }

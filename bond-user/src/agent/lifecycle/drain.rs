@@ -12,7 +12,10 @@ use bond_core::{
 use tokio::time::sleep;
 
 use crate::{
-    agent::{Agent, AgentError, lifecycle::machine::Machine, options::slot_of},
+    agent::{
+        Agent, AgentError,
+        lifecycle::{machine::Machine, slaves::slot_of},
+    },
     report::{
         drain::Drained,
         event::{SlaveChange, What},

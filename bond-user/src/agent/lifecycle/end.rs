@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 
 use crate::{
     agent::{
-        Agent, AgentError, Bond, Past, Phase,
+        Agent, AgentError, Bond, Past, Phase, Stopping,
         bond::{
-            engine_thread::{BondId, Stopping},
+            engine_handle::BondId,
             work::{End, WorkQueue},
         },
         lifecycle::machine::Machine,
@@ -142,6 +142,9 @@ impl Agent {
     }
 
     /// Takes one bond down. Returns what should be known about it.
+    ///
+    /// # Errors
+    /// There is no such bond, or a part of it cannot be removed; the bond is then left to the next `down`.
     pub async fn down(&self, name: &BondName) -> Result<Vec<String>, AgentError> {
         let _phase = self.phase.lock().await;
         let is_lost = self.forget_lost(name).await;
@@ -180,7 +183,7 @@ impl Agent {
             log::of(&name).warn(wording::deleted_with_namespace(&bond.port));
         } else {
             let text = self.remember_deleted(goal.config.clone(), goal.of_files).await;
-            log::of(&name).warn(format_args!("{text} ({} was deleted)", bond.port));
+            log::of(&name).warn(wording::device_deleted(text, &bond.port));
         }
         if let Err(error) = self.take_down(&name, &bond).await {
             log::of(&name).warn(wording::not_all_restored(&name, &error));

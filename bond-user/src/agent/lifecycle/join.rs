@@ -7,14 +7,15 @@ use tokio::sync::{OwnedMutexGuard, oneshot};
 
 use crate::{
     agent::{
-        AgentError,
+        AgentError, Stopping,
         bond::{
-            engine_thread::{BondId, EnslaveRequest, Stopping},
+            engine_handle::BondId,
+            enslave_request::EnslaveRequest,
             work::{Request, WorkQueue},
         },
         lifecycle::{
+            DEFAULT_MTU,
             checks::check_nic,
-            create::DEFAULT_MTU,
             machine::Machine,
             returned::{original, restore_returned},
         },
@@ -36,7 +37,11 @@ pub struct Joining<'a> {
     pub hook: Hook,
 }
 
-/// Enslaves one more interface, which must exist. Its ifindex is the answer.
+/// Enslaves one more interface, which must exist. Returns its ifindex.
+///
+/// # Errors
+/// The interface does not exist, is refused, is another NIC than its configuration names, or a step of the enslaving
+/// failed and was undone.
 pub async fn join(machine: &Machine, to: Joining<'_>, slave: &SlaveConfig) -> Result<u32, AgentError> {
     let Joining { bond, id, work, hook } = to;
     work.ask(|reply| Request::TidyRecord { reply }).await??;
@@ -78,7 +83,11 @@ pub async fn enslave(
     joined.await.map_err(|_| Stopping)?
 }
 
-/// Waits until what the slaves' joining set off is done: the election, the bond's carrier and MAC.
+/// Waits until the engine and the worker have executed what the slaves' joining caused: the election, the bond's
+/// carrier and MAC address.
+///
+/// # Errors
+/// The agent ends.
 pub async fn settle(machine: &Machine, id: BondId, work: &WorkQueue) -> Result<(), AgentError> {
     // Its answer comes after everything that was sent to the engine before.
     machine.engine.status(id).await?;
@@ -86,6 +95,9 @@ pub async fn settle(machine: &Machine, id: BondId, work: &WorkQueue) -> Result<(
 }
 
 /// Observes an interface that is to be a slave or a port. The bond is named where it exists.
+///
+/// # Errors
+/// The interface does not exist, is refused, or cannot be read.
 pub async fn observe(
     machine: &Machine,
     (name, bond): (&str, Option<&BondName>),

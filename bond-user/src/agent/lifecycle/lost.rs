@@ -55,7 +55,7 @@ impl Lost {
         Self { config, absence, of_files, why: None, pause, next: Instant::now() + pause }
     }
 
-    /// A sentence, with the bond's name first.
+    /// Returns a sentence, with the bond's name first.
     fn text(&self) -> String {
         let bond = &self.config.name;
         let named = [format!("{bond}: "), format!("{bond} ({}): ", self.config.origin)];
@@ -71,13 +71,12 @@ impl Lost {
         }
     }
 
-    /// How a bond is made again that the agent does not make by itself.
+    /// Returns how the administrator recreates a bond that the agent does not recreate by itself.
     fn remedy(&self) -> String {
         if self.of_files {
-            return "`xbond reload` recreates it".to_owned();
+            return wording::recreated_by_reload();
         }
-        let bond = shell_word(&self.config.name);
-        format!("`xbond add` recreates it, `xbond down {bond}` forgets it")
+        wording::recreated_by_add(shell_word(&self.config.name))
     }
 
     fn is_due(&self, now: Instant) -> bool {

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::{
     agent::{
         LinkEventSource,
-        bond::engine_thread::{BondId, EngineHandle},
+        bond::engine_handle::{BondId, EngineHandle},
         feed::Feed,
         lifecycle::confirm::Confirmation,
     },

@@ -22,3 +22,6 @@ pub mod start;
 mod testing;
 #[cfg(test)]
 mod tests;
+
+/// Bytes; the MTU of a bond whose configuration has none.
+pub const DEFAULT_MTU: u32 = 1500;

@@ -8,11 +8,11 @@ use crate::{
     report::{log, wording},
     sys::{
         Devices, SysError,
+        alias::Mark,
         enslave::Refusal,
         found::Found,
         layer3::{Layer3, Target, Unrestorable},
         netlink::LinkSetting,
-        ownership::Mark,
     },
 };
 
@@ -51,14 +51,18 @@ impl Moved {
             return Err(refusal(unfit));
         }
         if let Some(route) = devices.mpls_routes_over(self.from.ifindex).await?.first() {
-            let why = "MPLS routes are not moved; delete it, and add it to the bond then";
-            return Err(refusal(Unrestorable { what: format!("MPLS route {route}"), why }));
+            let (what, why) = (wording::mpls_route(route), wording::MPLS_STAYS);
+            return Err(refusal(Unrestorable { what, why }));
         }
         devices.rules_to_copy(&self.from.name, &self.bond).await?.map_err(refusal)
     }
 
     /// Takes addresses and rules, before the slave is enslaved: there is no moment at which the host does not have the
     /// addresses.
+    ///
+    /// # Errors
+    /// The bond does not take an address or a rule, or the slave's address cannot be removed. What was moved stays for
+    /// the undo.
     pub async fn take_addresses(
         &self,
         devices: &dyn Devices,
@@ -82,6 +86,9 @@ impl Moved {
     }
 
     /// Takes the rest, after the slave was enslaved, which has taken it from there.
+    ///
+    /// # Errors
+    /// The bond does not take a route.
     pub async fn take_routes(&self, devices: &dyn Devices) -> Result<(), AgentError> {
         devices.put_routes(&self.from.layer3, &self.target(), &self.bond).await?;
         let (routes, from) = (self.from.layer3.routes().count(), &self.from.name);

@@ -7,8 +7,8 @@ use crate::{
         Agent, AgentError, Bond, Goal,
         bond::work::{Request, Urgent},
         lifecycle::{
+            DEFAULT_MTU,
             configured::{configured, record_configured},
-            create::DEFAULT_MTU,
             reload::plan::{plan_host, wanted_mtu},
         },
     },

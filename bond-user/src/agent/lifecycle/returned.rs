@@ -15,11 +15,12 @@ use crate::{
         record::owner_of,
     },
     sys::{
+        alias::{Alias, Mark},
         directory::Trust,
         enslave::RestoreOutcome,
         found::Found,
         netlink::LinkInfo,
-        ownership::{Alias, Mark, Ownership},
+        ownership::Ownership,
     },
 };
 

@@ -6,6 +6,7 @@
 
 use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
 
+use bond_common::abi::Slot;
 use bond_core::{
     command::Notice,
     event::{Elects, Event},
@@ -18,14 +19,13 @@ use tracing::{info, warn};
 
 use crate::{
     agent::{
-        Agent, AgentError, Bond, Goal,
-        bond::{engine_thread::Stopping, link_mail::LinkFeed},
+        Agent, AgentError, Bond, Goal, Stopping,
+        bond::link_mail::LinkFeed,
         lifecycle::{
             checks,
             join::{self, Joining},
             machine::Machine,
         },
-        options::{changed, slot_of},
     },
     config::SlaveConfig,
     report::{
@@ -227,6 +227,9 @@ impl Agent {
     }
 
     /// Enslaves an interface of this network namespace. Returns what stands on it and does not go with the bond.
+    ///
+    /// # Errors
+    /// There is no such bond, it has the slave, an option is refused, or the interface is. Nothing was changed then.
     pub async fn add_slave(
         &self,
         name: &BondName,
@@ -260,6 +263,9 @@ impl Agent {
     }
 
     /// Releases a slave. If it is the active one, another takes over first. Returns what the administrator should know.
+    ///
+    /// # Errors
+    /// There is no such bond or slave, the engine refuses the release, or the slave's state could not be restored.
     pub async fn del_slave(&self, name: &BondName, slave: &str) -> Result<Vec<String>, AgentError> {
         let bond = self.bond(name)?;
         let turn = bond.turn.lock().await;
@@ -284,6 +290,9 @@ impl Agent {
     }
 
     /// Changes options of a slave; all of them, or none.
+    ///
+    /// # Errors
+    /// There is no such bond or slave, or an option is refused. Nothing was changed then.
     pub async fn set_slave(
         &self,
         name: &BondName,
@@ -314,10 +323,7 @@ impl Agent {
             settings.iter().any(|(key, _)| key == "prio")
                 && status.slaves.iter().any(|slave| slave.name == **primary)
         });
-        let notes: Vec<_> = primary
-            .map(|primary| format!("{slave}: prio: without effect while the primary, {primary}, can be used"))
-            .into_iter()
-            .collect();
+        let notes: Vec<_> = primary.map(|primary| wording::prio_idle(slave, primary)).into_iter().collect();
         for note in &notes {
             log::of(name).info(note);
         }
@@ -342,8 +348,7 @@ impl Agent {
                     }
                     LinkEvent::Overrun => {
                         if let Some(count) = overruns.admit(monotonic(), "overrun") {
-                            let what = "links changed faster than they could be followed; all of them are read again";
-                            info!("{what}{}", left_out(count));
+                            info!("{}{}", wording::events_overrun(), left_out(count));
                         }
                         self.catch_up().await
                     }
@@ -419,6 +424,25 @@ impl Agent {
 
 fn set_options(options: &mut SlaveOptions, settings: &[(String, String)]) -> Result<(), AgentError> {
     Ok(settings.iter().try_for_each(|(key, value)| options.set(key, value))?)
+}
+
+/// Returns those pairs of `after` that differ from the pair of `before` with the same key. Both have the same keys.
+pub(in crate::agent) fn changed(
+    before: Vec<(&'static str, String)>,
+    after: Vec<(&'static str, String)>,
+) -> Vec<(&'static str, String)> {
+    before.into_iter().zip(after).filter(|(before, after)| before != after).map(|(_, after)| after).collect()
+}
+
+/// Returns the slot of a slave by its name.
+///
+/// # Errors
+/// [`AgentError::NoSuchSlave`].
+pub fn slot_of(bond: &str, status: &BondStatus, slave: &str) -> Result<Slot, AgentError> {
+    let found = status.slaves.iter().find(|known| known.name == slave);
+    found
+        .and_then(|slave| Slot::new(slave.slot))
+        .ok_or_else(|| AgentError::NoSuchSlave { bond: bond.to_owned(), slave: slave.to_owned() })
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use crate::{
     agent::{
         LinkEventSource,
-        bond::engine_thread::EngineHandle,
+        bond::engine_thread,
         feed::Feed,
         lifecycle::{
             confirm::Confirmation,
@@ -69,7 +69,7 @@ impl Site {
 }
 
 fn machine(kernel: &FakeKernel, directory: &Path) -> Machine {
-    let engine = EngineHandle::start(None).unwrap();
+    let engine = engine_thread::start(None).unwrap();
     let events = engine.clone();
     kernel.listen(move |event| events.device(event));
     let types = Arc::new(Kernel::read().without_types().with_tc(TcAttach::Tcx));

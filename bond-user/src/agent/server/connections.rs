@@ -58,6 +58,7 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_millis(100);
 
 /// A socket that connections come from.
 pub trait ConnectionSource {
+    /// A connection.
     type Io: AsyncRead + AsyncWrite + AsRawFd + Unpin + Send + 'static;
 
     /// Returns the next connection.
@@ -170,8 +171,8 @@ pub async fn serve<L: ConnectionSource>(
 
 /// With a sentence, if it can be said at once.
 async fn turn_away(mut stream: impl AsyncWrite + Unpin) {
-    let error = "the agent has as many requests as it serves at once; try again";
-    let body = serde_json::to_string(&Failure::new(ErrorKind::Unavailable, error)).unwrap_or_default();
+    let failure = Failure::new(ErrorKind::Unavailable, wording::too_busy());
+    let body = serde_json::to_string(&failure).unwrap_or_default();
     let _ = timeout(TURN, stream.write_all(format!("{BUSY}{body}").as_bytes())).await;
 }
 
@@ -207,7 +208,7 @@ impl Connections {
         Some(waited)
     }
 
-    /// A place for one more; None if everybody who has one is being answered.
+    /// Returns a place for another connection; `None` if all places belong to connections that are being answered.
     async fn admit(&self) -> Option<OwnedSemaphorePermit> {
         loop {
             if let Ok(place) = Arc::clone(&self.paths).try_acquire_owned() {

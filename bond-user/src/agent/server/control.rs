@@ -69,8 +69,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Deadline {
         };
         wait.map(Self::after).ok_or_else(|| {
             let limit = api::LONGEST_WAIT.as_secs();
-            let error = format!("a change takes the query wait=SECONDS, from 0 to {limit}, and no other");
-            failure(ErrorKind::Refused, &error)
+            failure(ErrorKind::Refused, &wording::bad_query(limit))
         })
     }
 }
@@ -85,8 +84,12 @@ pub struct Socket {
 const PREPARED: &str = "xbond.sock.new";
 
 impl Socket {
-    /// Mode 0660 and of the readers' group, if there is one; else of root alone. To give a file to a group that
-    /// one is not in takes CAP_CHOWN: this comes before capabilities are given up.
+    /// Creates the socket under a temporary name, with mode 0660 and the readers' group if there is one, otherwise for
+    /// root alone. Only CAP_CHOWN allows to give a file to a group that the process is not in, so this precedes the
+    /// drop of capabilities.
+    ///
+    /// # Errors
+    /// The directory does not take the socket, or its mode or group cannot be set.
     pub fn prepare(directory: Directory, access: &Access) -> io::Result<Self> {
         directory.remove_file(PREPARED)?;
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
@@ -110,7 +113,10 @@ impl Socket {
         Ok(Self { socket: socket.into(), directory })
     }
 
-    /// From now on it can be connected to, in place of one that a dead agent left.
+    /// Accepts connections from now on: the socket gets its name, in place of one that a dead agent left.
+    ///
+    /// # Errors
+    /// The socket cannot listen or be renamed.
     pub fn open(self) -> io::Result<UnixListener> {
         listen(&self.socket, Backlog::MAXCONN)?;
         self.directory.rename(PREPARED, SOCKET)?;
@@ -238,13 +244,12 @@ async fn let_in(
     }
     // An agent that was stopped finds such requests when it continues.
     if peer_watch.peer_has_left() {
-        let error = "the client has left before its change began; nothing was changed";
-        return failure(ErrorKind::Malformed, error);
+        return failure(ErrorKind::Malformed, &wording::client_left());
     }
     // hyper drops what a connection waits for as soon as its peer leaves.
     match tokio::spawn(next.run(request)).await {
         Ok(response) => response,
-        Err(error) => failure(ErrorKind::Internal, &format!("the agent failed: {error}")),
+        Err(error) => failure(ErrorKind::Internal, &wording::agent_failed(error)),
     }
 }
 
@@ -258,21 +263,17 @@ async fn whole(connection: Connection, request: Request) -> Result<Request, Resp
     let length = body.size_hint().exact();
     let read = tokio::time::timeout(ASKING, body::to_bytes(body, LARGEST_BODY)).await;
     connection.has_asked();
-    let broke_off = |why: &str| failure(ErrorKind::Malformed, &format!("the request broke off: {why}"));
+    let broke_off = |why: &str| failure(ErrorKind::Malformed, &wording::request_broke_off(why));
     Err(match read {
         Ok(Ok(body)) if length.is_none_or(|length| length == body.len() as u64) => {
             return Ok(Request::from_parts(head, Body::from(body)));
         }
-        Ok(Ok(body)) => broke_off(&format!("{} bytes of its body came", body.len())),
+        Ok(Ok(body)) => broke_off(&wording::body_incomplete(body.len())),
         Ok(Err(error)) if error.to_string().contains("length limit") => {
-            let error = format!("the request is longer than the length limit of {LARGEST_BODY} bytes");
-            failure(ErrorKind::TooLarge, &error)
+            failure(ErrorKind::TooLarge, &wording::request_too_long(LARGEST_BODY))
         }
         Ok(Err(error)) => broke_off(&error.to_string()),
-        Err(_) => {
-            let error = format!("the request did not come to its end within {} seconds", ASKING.as_secs());
-            failure(ErrorKind::TooSlow, &error)
-        }
+        Err(_) => failure(ErrorKind::TooSlow, &wording::request_too_slow(ASKING.as_secs())),
     })
 }
 
@@ -304,14 +305,9 @@ async fn printable(response: Response) -> Response {
 
 async fn no_such_request(method: Method, uri: Uri) -> Response {
     let routes = Endpoint::ALL.map(Endpoint::shown).join(", ");
-    failure(
-        ErrorKind::NotFound,
-        &format!(
-            "{} {}: no such request; there are {routes}",
-            shortened(method.as_str()),
-            shortened(&uri.to_string())
-        ),
-    )
+    let (method, path) = (method.as_str(), uri.to_string());
+    let error = wording::no_such_request(shortened(method), shortened(&path), routes);
+    failure(ErrorKind::NotFound, &error)
 }
 
 async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<NewBonds>) -> Response {
@@ -321,17 +317,16 @@ async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<N
     let config = match parsed.await {
         Ok(Ok(config)) => config,
         Ok(Err(error)) => return failure(ErrorKind::Refused, &error.to_string()),
-        Err(error) => return failure(ErrorKind::Internal, &format!("the agent failed: {error}")),
+        Err(error) => return failure(ErrorKind::Internal, &wording::agent_failed(error)),
     };
     if let Some(too_many) = too_many(MOST_BONDS, config.bonds.len(), "bonds") {
         return too_many;
     }
     if let Some((key, origin)) = config.key_of_agent() {
-        let error = format!("{origin}: {key} is for the files that an agent is started with");
-        return failure(ErrorKind::Refused, &error);
+        return failure(ErrorKind::Refused, &wording::key_of_agent(origin, key));
     }
     let names: Vec<_> = config.bonds.iter().map(|bond| bond.name.clone()).collect();
-    by(until, format!("adding {}", names.join(", ")), async move {
+    by(until, wording::adding(names.join(", ")), async move {
         let mut done = outcome(agent.add_bonds(config, missing_slaves).await)?;
         for name in &names {
             done.pending.extend(agent.settled(name, until).await);
@@ -343,13 +338,11 @@ async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<N
 
 /// Returns the answer to a request that has more of something than one request may have.
 fn too_many(limit: usize, found: usize, what: &str) -> Option<Response> {
-    let error =
-        format!("the request has {found} {what}, and one request at most {limit}: send several requests");
-    (found > limit).then(|| failure(ErrorKind::Refused, &error))
+    (found > limit).then(|| failure(ErrorKind::Refused, &wording::too_many(found, what, limit)))
 }
 
 async fn reload(State(agent): State<Arc<Agent>>, until: Deadline) -> Response {
-    by(until, "the reload".to_owned(), async move {
+    by(until, wording::reloading(), async move {
         let done = outcome(agent.reload().await)?;
         Ok(Done { pending: agent.all_settled(until).await, ..done })
     })
@@ -358,7 +351,7 @@ async fn reload(State(agent): State<Arc<Agent>>, until: Deadline) -> Response {
 
 async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response> {
     agent.confirm().await.map_err(answer)?;
-    Ok(Json(Done { changes: vec!["confirmed: it stays".to_owned()], ..Done::default() }))
+    Ok(Json(Done { changes: vec![wording::confirmed()], ..Done::default() }))
 }
 
 impl From<AgentError> for Failure {
@@ -387,7 +380,7 @@ async fn by(
     let done = match tokio::time::timeout_at(latest, &mut change).await {
         Ok(Ok(done)) => done,
         Ok(Err(error)) => {
-            return failure(ErrorKind::Internal, &format!("the agent failed: {error}"));
+            return failure(ErrorKind::Internal, &wording::agent_failed(error));
         }
         Err(_) => {
             let pending = vec![pending::change(&what)];
@@ -441,8 +434,7 @@ async fn events_of_one(
 /// NDJSON, for as long as the reader wants it and keeps up.
 async fn stream(agent: &Agent, to: &Connection, only: Option<BondName>) -> Result<Response, Response> {
     let Some(place) = to.stream() else {
-        let error = "the agent serves no further event streams; try again later";
-        return Err(failure(ErrorKind::Unavailable, error));
+        return Err(failure(ErrorKind::Unavailable, &wording::no_more_streams()));
     };
     let (listener, first) = agent.listen(only.as_ref()).await.map_err(answer)?;
     let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
@@ -466,7 +458,7 @@ async fn set(
     if let Some(too_many) = too_many(MOST_OPTIONS, change.set.len(), "options") {
         return too_many;
     }
-    by(until, format!("{name}: the change of options"), async move {
+    by(until, wording::changing_options(&name), async move {
         let notes = agent.set(&name, &change.set).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
     })
@@ -474,7 +466,7 @@ async fn set(
 }
 
 async fn down(State(agent): State<Arc<Agent>>, OfBond(name): OfBond, until: Deadline) -> Response {
-    by(until, format!("taking {name} down"), async move {
+    by(until, wording::taking_down(&name), async move {
         let notes = agent.down(&name).await?;
         Ok(Done { notes, ..Done::default() })
     })
@@ -490,7 +482,7 @@ async fn add_slave(
     if let Some(too_many) = too_many(MOST_OPTIONS, slave.options.len(), "options") {
         return too_many;
     }
-    by(until, format!("{name}: enslaving {}", slave.name), async move {
+    by(until, wording::enslaving(&name, &slave.name), async move {
         let notes = agent.add_slave(&name, &slave.name, &slave.options).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
     })
@@ -502,7 +494,7 @@ async fn del_slave(
     OfSlave(name, slave): OfSlave,
     until: Deadline,
 ) -> Response {
-    by(until, format!("{name}: releasing {slave}"), async move {
+    by(until, wording::releasing(&name, &slave), async move {
         let notes = agent.del_slave(&name, &slave).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
     })
@@ -518,7 +510,7 @@ async fn set_slave(
     if let Some(too_many) = too_many(MOST_OPTIONS, change.set.len(), "options") {
         return too_many;
     }
-    by(until, format!("{name}: {slave}: the change of options"), async move {
+    by(until, wording::changing_options_of(&name, &slave), async move {
         let notes = agent.set_slave(&name, &slave, &change.set).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
     })
@@ -531,7 +523,7 @@ async fn drain(
     until: Deadline,
     Json(NewDrain { seconds, why }): Json<NewDrain>,
 ) -> Response {
-    by(until, format!("{name}: draining {slave}"), async move {
+    by(until, wording::draining(&name, &slave), async move {
         let time = seconds.map(|seconds| Duration::from_secs(u32::from(seconds).into()));
         agent.drain(&name, &slave, time, why).await?;
         Ok(Done { pending: agent.settled(&name, until).await, ..Done::default() })
@@ -544,7 +536,7 @@ async fn undrain(
     OfSlave(name, slave): OfSlave,
     until: Deadline,
 ) -> Response {
-    by(until, format!("{name}: ending the drain of {slave}"), async move {
+    by(until, wording::undraining(&name, &slave), async move {
         let notes = agent.undrain(&name, &slave, false).await?;
         Ok(Done { notes, pending: agent.settled(&name, until).await, ..Done::default() })
     })

@@ -13,6 +13,7 @@ use crate::{
     report::{
         counted::{Counted, CountedDevice, read},
         moment::monotonic,
+        wording,
     },
     sys::{Devices, SysError},
 };
@@ -63,7 +64,7 @@ impl CounterCache {
         let (mut counted, mut oldest) = (Counted::new(), None);
         let last = self.last();
         if let Some(error) = last.failed.as_ref().filter(|_| is_new) {
-            notes.push(format!("the devices' counters cannot be read: {error}"));
+            notes.push(wording::counters_unread(error));
         }
         for ifindex in devices {
             let Some((at, device)) = last.counted.get(ifindex) else { continue };
@@ -71,14 +72,8 @@ impl CounterCache {
             oldest = oldest.max(Some(monotonic().saturating_sub(*at)));
         }
         notes.extend(match oldest {
-            None if !is_new && !devices.is_empty() => Some(
-                "the devices' counters are missing: the kernel has not answered yet; another process may hold RTNL"
-                    .into(),
-            ),
-            Some(age) if age > IS_OLD => Some(format!(
-                "the devices' counters are {} s old: the kernel has not answered yet; another process may hold RTNL",
-                age.as_secs()
-            )),
+            None if !is_new && !devices.is_empty() => Some(wording::counters_missing()),
+            Some(age) if age > IS_OLD => Some(wording::counters_old(age.as_secs())),
             _ => None,
         });
         counted

@@ -115,12 +115,12 @@ impl Agent {
         let Some(metrics) = wanted else {
             self.scrapes.replace(None);
             self.retries.set_metrics(None);
-            return outcome.changed("metrics are served on the control socket only".to_owned());
+            return outcome.changed(wording::metrics_on_socket_only());
         };
         match BoundMetrics::new(metrics).and_then(|bound| self.serve_metrics(bound)) {
             Ok(()) => {
                 self.retries.set_metrics(None);
-                outcome.changed(format!("metrics are served at {}", metrics.address));
+                outcome.changed(wording::metrics_served_at(metrics.address));
             }
             Err(error) => {
                 if missing.is_some() {

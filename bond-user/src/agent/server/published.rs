@@ -26,6 +26,7 @@ use crate::{
         moment::monotonic,
         procfs,
         repeats::{Repeats, left_out},
+        wording,
     },
     store::published::Published,
 };
@@ -120,8 +121,7 @@ impl Publisher {
 
     /// Returns a sentence for each kind of files that cannot be written.
     pub fn sentences(&self) -> Vec<String> {
-        let sentence =
-            |(kind, why): (&Kind, &String)| format!("{}: {why}; the agent keeps trying", kind.key());
+        let sentence = |(kind, why): (&Kind, &String)| wording::files_unwritten(kind.key(), why);
         self.failures().iter().map(sentence).collect()
     }
 
@@ -165,8 +165,8 @@ impl Agent {
                 [&now, &next].map(|wanted| wanted.get(&kind).map(|directory| &directory.path));
             match (before, after) {
                 (before, after) if before == after => {}
-                (_, Some(path)) => outcome.changed(format!("{}: written to {}", kind.key(), path.display())),
-                (_, None) => outcome.changed(format!("{}: written no more", kind.key())),
+                (_, Some(path)) => outcome.changed(wording::files_written_to(kind.key(), path.display())),
+                (_, None) => outcome.changed(wording::files_not_written(kind.key())),
             }
         }
         if now != next {
@@ -244,10 +244,10 @@ impl Places {
             Err(why) => agent.published.failures().insert(kind, why.clone()),
         };
         match answer {
-            Ok(()) if before.is_some() => info!("{}: written again", kind.key()),
+            Ok(()) if before.is_some() => info!("{}", wording::files_written_again(kind.key())),
             Err(why) if before.as_ref() != Some(&why) => {
                 if let Some(count) = self.failures.admit(monotonic(), &why) {
-                    warn!("{}: {why}; the agent keeps trying{}", kind.key(), left_out(count));
+                    warn!("{}{}", wording::files_unwritten(kind.key(), &why), left_out(count));
                 }
             }
             Ok(()) | Err(_) => {}
@@ -293,8 +293,7 @@ impl Place {
         let Some(work) = &mut self.work else { return Ok(Ok(())) };
         let answer = timeout(WITHIN, work).await.map_err(|_| {
             let (directory, seconds) = (self.directory.display(), WITHIN.as_secs());
-            let error = format!("{directory}: the file system has not answered for {seconds} s");
-            io::Error::new(io::ErrorKind::TimedOut, error)
+            io::Error::new(io::ErrorKind::TimedOut, wording::file_system_silent(directory, seconds))
         })?;
         self.work = None;
         Ok(answer.unwrap_or_else(|error| Err(io::Error::other(error))))

@@ -36,7 +36,10 @@ pub enum Scope {
 }
 
 impl Agent {
-    /// The state of one bond, or of all.
+    /// Returns the state of one bond, or of all bonds.
+    ///
+    /// # Errors
+    /// There is no such bond, or its counters cannot be read.
     pub async fn report(&self, only: Option<&BondName>, scope: Scope) -> Result<Report, AgentError> {
         let agent = AgentInfo {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -83,13 +86,19 @@ impl Agent {
         })
     }
 
-    /// The last failovers of a bond.
+    /// Returns the last failovers of a bond.
+    ///
+    /// # Errors
+    /// There is no such bond, or its receipts cannot be read.
     pub async fn log(&self, name: &BondName) -> Result<Log, AgentError> {
         self.bond(name)?;
         Ok(receipts::log(&self.machine.paths, name)?)
     }
 
-    /// What happens from now on, and how the bonds are now.
+    /// Returns a listener for events from now on, and the present state of the bonds as events.
+    ///
+    /// # Errors
+    /// There is no such bond.
     pub async fn listen(&self, only: Option<&BondName>) -> Result<(Listener, Vec<Event>), AgentError> {
         let listener = self.machine.feed.listen();
         let mut states = Vec::new();

@@ -7,9 +7,9 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::{
     agent::{
-        Agent,
+        Agent, Stopping,
         bond::{
-            engine_thread::{BondId, Stopping},
+            engine_handle::BondId,
             work::{Request, WorkQueue},
         },
     },
@@ -21,10 +21,12 @@ use crate::{
 pub struct Deadline(Instant);
 
 impl Deadline {
+    /// Returns the deadline after this time from now.
     pub fn after(wait: Duration) -> Self {
         Self(Instant::now() + wait)
     }
 
+    /// Returns the time of the deadline.
     pub fn instant(self) -> Instant {
         self.0
     }

@@ -28,7 +28,9 @@ use crate::{
         record::owner_of,
     },
     sys::{
-        Devices, KernelDevices, caps,
+        Devices, KernelDevices,
+        alias::Mark,
+        caps,
         clock::{self, ClockNames},
         dataplane::{DeviceReader, Hook, Kernel},
         directory::Trust,
@@ -37,7 +39,6 @@ use crate::{
         netlink::{LinkInfo, LinkLayerType, PairKind, PairPlan},
         netns,
         offload::Role,
-        ownership::Mark,
         sysfs::Sysfs,
     },
 };
@@ -47,6 +48,9 @@ const USUAL_MTU: u32 = 1500;
 const LOOPBACK: u32 = 1;
 
 /// Checks the machine, then these interfaces; all Ethernet devices that are above no other device if none is named.
+///
+/// # Errors
+/// An interface that is named does not exist, or the links cannot be read.
 pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
     let mut checks = judge::machine(&machine());
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -175,13 +179,13 @@ fn can_make(create: impl AsyncFnOnce(&KernelDevices) -> Result<()> + Send + 'sta
     };
     let thread = match thread::Builder::new().spawn(make) {
         Ok(thread) => thread,
-        Err(error) => return PairTrial::No(format!("cannot start a thread: {error}")),
+        Err(error) => return PairTrial::No(wording::no_thread(error)),
     };
     match thread.join() {
         Ok(Ok(Some(()))) => PairTrial::Yes,
         Ok(Ok(None)) => PairTrial::NotTried,
         Ok(Err(error)) => PairTrial::No(error.to_string()),
-        Err(_) => PairTrial::No("the attempt failed".into()),
+        Err(_) => PairTrial::No(wording::attempt_failed()),
     }
 }
 

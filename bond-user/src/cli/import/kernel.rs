@@ -11,6 +11,7 @@ use ipnet::IpNet;
 
 use crate::{
     config::{BondConfig, BondMac, Destination, Origin, Route, SlaveConfig},
+    report::wording,
     sys::netlink::{Address, KernelBond, KernelRoute, LinkInfo},
 };
 
@@ -37,6 +38,9 @@ const USUAL_MTU: u32 = 1500;
 
 /// Converts a bond, with remarks about what lies above it. `order`: names of slaves in the order of enslaving, as far as it
 /// is known.
+///
+/// # Errors
+/// The bond has another mode than active-backup, or an option that xbond refuses.
 pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> {
     let mut read = convert(bond, above, order)?;
     read.remarks.extend(remarks_above(&bond.link, above));
@@ -44,13 +48,13 @@ pub fn read(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> 
 }
 
 /// Converts a bond with its addresses and routes.
+///
+/// # Errors
+/// The bond has another mode than active-backup, or an option that xbond refuses.
 pub fn convert(bond: &KernelBond, above: &Above, order: &[String]) -> Result<Read> {
     let name = &bond.link.name;
     if bond.mode != "active-backup" {
-        bail!(
-            "{name}: mode {}: xbond does active-backup only; leave this bond to the kernel's driver",
-            bond.mode
-        );
+        bail!(wording::other_mode(name, &bond.mode));
     }
     let mut config = BondConfig::new(BondName::new(name)?, Origin::Flags);
     let mut remarks = Vec::new();
@@ -98,9 +102,7 @@ fn options(bond: &KernelBond, remarks: &mut Vec<String>) -> Result<BondOptions> 
             _ => false,
         };
         if idle {
-            remarks.push(format!(
-                "{name}: {key}={value} is left out: as the other options are, it has no effect"
-            ));
+            remarks.push(wording::idle_option(name, key, value));
         } else {
             pairs.push((*key, value.as_str()));
         }
@@ -116,19 +118,14 @@ fn read_address(bond: &str, address: &Address, remarks: &mut Vec<String>) -> Opt
         return None;
     }
     if address.lifetime.is_some() || address.by_kernel {
-        remarks.push(format!(
-            "{bond}: address {net} has a lifetime: a DHCP client or a router advertisement gave it, and has to give \
-             it to xbond's {bond} again"
-        ));
+        remarks.push(wording::address_for_a_time(bond, net));
         return None;
     }
     if let Some(label) = address.label.as_ref().filter(|label| *label != bond) {
-        remarks.push(format!("{bond}: address {net}: its label {label} is lost"));
+        remarks.push(wording::label_lost(bond, net, label));
     }
     if let Some(peer) = address.peer {
-        remarks.push(format!(
-            "{bond}: address {net}: its peer {peer} is lost; add the address by `ip address` instead"
-        ));
+        remarks.push(wording::peer_lost(bond, net, peer));
         return None;
     }
     Some(net)
@@ -141,22 +138,15 @@ fn read_route(bond: &str, route: &KernelRoute, remarks: &mut Vec<String>) -> Opt
         return None;
     }
     if route.protocol == DHCP {
-        remarks.push(format!("{bond}: route {route} was made by a DHCP client, which has to make it again"));
+        remarks.push(wording::route_of_dhcp(bond, route));
         return None;
     }
     if route.table != MAIN_TABLE {
-        remarks.push(format!(
-            "{bond}: route {route} is in table {}, and xbond sets routes of the main table; add it by `ip route` once \
-             {bond} is up",
-            route.table
-        ));
+        remarks.push(wording::route_of_other_table(bond, route, route.table));
         return None;
     }
     if let Some(source) = route.source {
-        remarks.push(format!(
-            "{bond}: route {route}: its source address {source} is lost; replace the route by `ip route` once {bond} is \
-             up"
-        ));
+        remarks.push(wording::route_source_lost(bond, route, source));
     }
     let usual = KernelRoute::new(route.ifindex, route.to, route.prefix_len, route.via);
     let to = match (route.prefix_len, route.via) {
@@ -175,26 +165,20 @@ fn remarks_above(link: &LinkInfo, above: &Above) -> Vec<String> {
         above.links.iter().filter(|upper| upper.link == Some(link.ifindex) && upper.link_netns.is_none())
     {
         let kind = upper.kind.as_deref().unwrap_or("device");
-        remarks.push(format!(
-            "{}: a {kind} above {bond}, which goes with it; make it again once xbond's {bond} is up",
-            upper.name
-        ));
+        remarks.push(wording::device_above(&upper.name, kind, bond));
     }
     // The current state: the bond's own copy may be older.
     let now = above.links.iter().find(|found| found.ifindex == link.ifindex).unwrap_or(link);
     if let Some(master) = now.master {
         let master = above.links.iter().find(|link| link.ifindex == master);
         let name = master.map_or("another device", |link| link.name.as_str());
-        remarks.push(format!("{bond}: a port of {name}; make it one again once xbond's {bond} is up"));
+        remarks.push(wording::port_of(bond, name));
     }
     if let Some(xdp) = now.xdp {
-        remarks.push(format!(
-            "{bond}: XDP program id {} is on it; attach it again to xbond's {bond}",
-            xdp.program
-        ));
+        remarks.push(wording::program_on(bond, xdp.program));
     }
     for altname in &now.altnames {
-        remarks.push(format!("{bond}: its alternative name {altname} is lost"));
+        remarks.push(wording::altname_lost(bond, altname));
     }
     remarks
 }

@@ -34,11 +34,13 @@ pub enum Dialect {
     Ifcfg,
     /// systemd-networkd.
     Networkd,
+    /// netplan.
     Netplan,
     /// NetworkManager's keyfiles.
     Nm,
     /// ifupdown, ifupdown2 and ifupdown-ng.
     Ifupdown,
+    /// nmstate.
     Nmstate,
     /// teamd.
     Team,

@@ -1,6 +1,6 @@
 //! Writes bonds as files of other programs, the way back from [`super::dialect`].
 //!
-//! What a program cannot say is a note. What its reader makes of the files is the same bond, as far as there is no note; the
+//! What a program cannot express is a note. What its reader makes of the files is the same bond, as far as there is no note; the
 //! tests try that with bonds of all kinds.
 
 mod ifupdown;
@@ -24,11 +24,13 @@ use super::{BondConfig, Config, SlaveConfig};
 pub enum Program {
     /// systemd-networkd.
     Networkd,
+    /// netplan.
     Netplan,
     /// NetworkManager's keyfiles.
     Nm,
     /// ifupdown with ifenslave.
     Ifupdown,
+    /// nmstate.
     Nmstate,
     /// Commands of iproute2.
     Ip,
@@ -50,6 +52,7 @@ impl fmt::Display for Program {
 /// Files for a program, and what they do not say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Exported {
+    /// The files.
     pub files: Vec<ProgramFile>,
     /// A sentence for each setting that is lost.
     pub notes: Vec<String>,
@@ -60,6 +63,7 @@ pub struct Exported {
 pub struct ProgramFile {
     /// Its name in its directory.
     pub name: String,
+    /// The contents.
     pub text: String,
     /// The program refuses or warns of a file that others can read.
     pub is_private: bool,
@@ -71,6 +75,7 @@ pub struct ProgramFile {
     "{name}: not a name for files of other programs; they take letters, digits, and any of . _ - @ + in a name"
 )]
 pub struct UnsafeName {
+    /// The name.
     pub name: String,
 }
 
@@ -147,10 +152,10 @@ fn is_of_slave(bond: &BondConfig, name: &str) -> bool {
 
 /// Adds the note that something is lost.
 fn lost(notes: &mut Vec<String>, bond: &BondConfig, what: impl fmt::Display, program: Program) {
-    notes.push(format!("{}: {what} is lost: {program} cannot say it", bond.name));
+    notes.push(format!("{}: {what} is lost: {program} cannot express it", bond.name));
 }
 
-/// Adds notes about settings of a slave that the program cannot say.
+/// Adds notes about settings of a slave that the program cannot express.
 fn lost_of_slave(
     notes: &mut Vec<String>,
     bond: &BondConfig,

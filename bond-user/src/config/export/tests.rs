@@ -144,7 +144,7 @@ prop_compose! {
     }
 }
 
-/// Returns the bond without what a program cannot say.
+/// Returns the bond without what a program cannot express.
 fn sayable(program: Program, mut bond: BondConfig) -> BondConfig {
     let cannot: &[&str] = match program {
         Program::Networkd | Program::Netplan => &["prio", "queue_id"],
@@ -206,7 +206,7 @@ fn a_mac_of_a_slave_is_copied_by_nmstate_and_lost_elsewhere() {
     let config = config(bond);
     for program in [Program::Networkd, Program::Netplan, Program::Nm, Program::Ifupdown, Program::Ip] {
         let notes = write(program, &config).unwrap().notes;
-        let lost = format!("bond0: mac=eth1 is lost: {program} cannot say it");
+        let lost = format!("bond0: mac=eth1 is lost: {program} cannot express it");
         assert!(notes.contains(&lost), "{program}: {notes:?}");
     }
     let exported = write(Program::Nmstate, &config).unwrap();

@@ -6,7 +6,9 @@ use crate::config::BondConfig;
 /// A file with its path, from the root of the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UnmanagedFile {
+    /// The absolute path.
     pub path: String,
+    /// The contents.
     pub text: String,
 }
 

@@ -207,6 +207,7 @@ fn static_routes_are_read_from_files_of_their_own() {
     );
 }
 
+// One thing: a table, with a row for each refusal.
 #[test]
 fn refusals_name_file_line_and_remedy() {
     let table = [

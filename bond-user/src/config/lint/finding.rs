@@ -29,6 +29,7 @@ impl std::fmt::Display for Severity {
 /// A fact that an administrator should know before the bond runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
+    /// How serious the finding is.
     pub severity: Severity,
     /// A stable identifier.
     pub id: &'static str,
@@ -78,6 +79,7 @@ pub struct HostFacts {
 /// A chain or filter at a hook of an interface, which packets of a bond would bypass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HookedInterface {
+    /// The interface.
     pub interface: String,
     /// Whether only datapath=xdp bypasses it.
     pub by_xdp_alone: bool,
@@ -97,6 +99,7 @@ pub const ABSENT_PORT: &str = "absent-port";
 /// An address or a device on an interface that conflicts with a bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConflictOn {
+    /// The interface.
     pub interface: String,
     /// The id of its finding.
     pub id: &'static str,

@@ -62,6 +62,7 @@ fn absent_interfaces_are_warned_of_unless_the_files_are_for_another_machine() {
 }
 
 /// One row per finding: lines, and the line, the severity, the id and the beginning of the expected text.
+// One thing: a table, with a row for each finding.
 #[test]
 fn every_common_mistake_is_found() {
     let table = [

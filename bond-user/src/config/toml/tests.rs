@@ -32,6 +32,7 @@ fn bond_with(lines: &str) -> String {
     format!("version = 1\n[bond.bond0]\nslaves = [\"a\", \"b\"]\nmiimon = 100\n{lines}")
 }
 
+// One thing: a file with every key, and what it means.
 #[test]
 fn every_key_is_read() {
     let config = read_text(
@@ -104,6 +105,7 @@ fn every_key_is_read() {
     assert_eq!(wire.notes, [unmonitored]);
 }
 
+// One thing: a table, with a row for each refusal.
 #[test]
 fn refusals_name_file_line_and_remedy() {
     let table = [

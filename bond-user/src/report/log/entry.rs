@@ -14,7 +14,9 @@ use crate::report::lines;
 /// A line of the log.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogEntry {
+    /// How serious it is.
     pub level: Level,
+    /// The sentence.
     pub sentence: String,
     /// The facts, by the names in [`super::FIELDS`]; numbers are numbers.
     pub fields: Vec<(&'static str, serde_json::Value)>,

@@ -12,14 +12,19 @@ use crate::report::{receipt::Steps, wording};
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use]
 pub struct Facts<'a> {
+    /// The bond.
     pub bond: Option<&'a str>,
+    /// The slave, or another interface.
     pub slave: Option<&'a str>,
     /// The active slave before a failover.
     pub from: Option<&'a str>,
     /// The active slave after it.
     pub to: Option<&'a str>,
+    /// Why there was a failover.
     pub reason: Option<Reason>,
+    /// What triggered the failover.
     pub trigger: Option<Trigger>,
+    /// Why this slave was chosen.
     pub chosen: Option<Chosen>,
     /// Generation of ACTIVE.
     pub generation: Option<u32>,
@@ -27,8 +32,11 @@ pub struct Facts<'a> {
     pub steps: Option<Steps>,
     /// Milliseconds of a delay, of a late agent, or of a suspended machine.
     pub delay_ms: Option<u32>,
+    /// A MAC address.
     pub mac: Option<Mac>,
+    /// The name of an option or setting.
     pub option: Option<&'a str>,
+    /// Its value.
     pub value: Option<&'a str>,
 }
 

@@ -45,7 +45,7 @@ fn show_report(text: &mut String, report: &Report, amount: Amount) -> fmt::Resul
             writeln!(text, "no bonds")?;
         }
     } else if report.bonds.is_empty() && report.orphaned.is_empty() && report.gone.is_empty() {
-        writeln!(text, "no bonds; `xbond add` makes one")?;
+        writeln!(text, "{}", wording::NO_BONDS)?;
     }
     for (number, bond) in report.bonds.iter().enumerate() {
         if number > 0 {

@@ -253,6 +253,7 @@ fn a_log_with_details_has_the_steps() {
     fits(&shown);
 }
 
+// One thing: a table, with a row for each event.
 #[test]
 fn events_are_a_line_each() {
     let slave = || "enp0s8".to_owned();

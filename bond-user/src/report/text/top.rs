@@ -20,7 +20,7 @@ use crate::report::{
     json::{Bond, Report, Slave},
     moment::Moment,
     receipt::Receipt,
-    wording::ORPHANED,
+    wording::{self, ORPHANED},
 };
 
 /// Events and failovers that are kept.
@@ -179,10 +179,7 @@ impl Screen {
             gone.chain(orphaned).chain(report.missing.iter().cloned()).flat_map(|text| warning(&text)),
         );
         if rows.is_empty() {
-            rows.push(Row {
-                cells: Cells::Wide("no bonds; `xbond add` makes one".to_owned()),
-                style: Style::new(),
-            });
+            rows.push(Row { cells: Cells::Wide(wording::NO_BONDS.to_owned()), style: Style::new() });
         }
         rows
     }

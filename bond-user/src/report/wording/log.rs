@@ -2,15 +2,6 @@
 
 use std::fmt::Display;
 
-/// Defines a function for each sentence; its arguments are the words in braces.
-macro_rules! sentences {
-    ($($(#[$doc:meta])* $name:ident($($word:ident),*) => $sentence:literal;)*) => {
-        $($(#[$doc])* pub fn $name($($word: impl Display),*) -> String {
-            format!($sentence)
-        })*
-    };
-}
-
 sentences! {
     /// A bond was removed.
     down() => "down, slaves restored";

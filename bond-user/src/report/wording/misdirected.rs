@@ -9,6 +9,7 @@ use bond_common::mac::Mac;
 pub struct MisdirectedAddress<'a> {
     /// The backup; None if it has left.
     pub slave: Option<&'a str>,
+    /// The address.
     pub mac: Mac,
     /// VLAN identifiers; 0: without a tag.
     pub vlans: &'a BTreeSet<u16>,

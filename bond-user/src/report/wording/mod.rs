@@ -1,10 +1,23 @@
 //! Sentences about bonds, for the log, errors and `xbond show`.
 
+/// Defines a function for each sentence; its arguments are the words in braces.
+macro_rules! sentences {
+    ($($(#[$doc:meta])* $name:ident($($word:ident),*) => $sentence:literal;)*) => {
+        $($(#[$doc])* pub fn $name($($word: impl Display),*) -> String {
+            format!($sentence)
+        })*
+    };
+}
+
+mod agent;
+mod cli;
+mod import;
 mod log;
 mod misdirected;
 mod notices;
 mod orphaned;
 mod path;
+mod server;
 
 use std::{
     fmt::{self, Display},
@@ -32,12 +45,14 @@ use crate::{
     sys::{conflicts::Conflict, found::Found},
 };
 
-pub use self::{log::*, misdirected::*, notices::*, orphaned::*, path::*};
+pub use self::{
+    agent::*, cli::*, import::*, log::*, misdirected::*, notices::*, orphaned::*, path::*, server::*,
+};
 
 /// The slave that gives the bond its MAC address is absent.
 pub fn mac_of_absent(bond: &str, slave: &str) -> String {
     format!(
-        "{bond}: mac = {slave}: it is not there, so the bond has the MAC address of its first slave until it is created again"
+        "{bond}: mac = {slave}: this slave does not exist, so the bond has the MAC address of its first slave until it is created again"
     )
 }
 
@@ -60,6 +75,7 @@ pub const ORPHANED: &str = "another agent left it, and this one does not manage 
                             are not announced, and link events are not followed; `xbond add` takes it over, `xbond down` takes it down";
 
 /// A part of the data plane or a device that another process has changed.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathFault {
     /// A BPF program is no longer attached to this device.
@@ -106,6 +122,7 @@ impl fmt::Display for PathFault {
 }
 
 /// A fact about the packets' path that another program or the administrator decides.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PathNote {
     /// A program runs before the bond's on this device.
@@ -159,6 +176,7 @@ pub fn macs_followed(to: Option<&str>, after: Duration) -> String {
 /// The result of repairing a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Repair {
+    /// The fault was repaired.
     Done,
     /// It cannot be repaired, for this reason.
     Failed(String),
@@ -309,7 +327,7 @@ pub const PRIVATE_PINS: &str = "its bpffs is mounted in this mount namespace onl
 
 /// Returns the refusal of a slave through which frames would return to the bond.
 pub fn goes_round(slave: &str, bond: &str) -> String {
-    format!("{slave}: what it sends comes back to {bond} since {bond} was made a port; it leaves the bond")
+    format!("{slave}: frames that it sends return to {bond} since {bond} became a port; it is released")
 }
 
 /// Returns the text about a slave that another process has made a port of another device.
@@ -374,6 +392,7 @@ pub fn unconfirmed(bond: &str, interface: &str) -> String {
 /// Whether an interface of this network namespace has the name of a former slave that is not in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NameHere {
+    /// No interface has it.
     Free,
     /// Another interface has it.
     Taken,
@@ -551,8 +570,11 @@ pub fn not_for_tick(list: AnnounceList) -> Option<String> {
     })
 }
 
+/// Why a part of the data plane is off while no agent runs: only that is known.
+pub const LEFT_OFF: &str = "when the last agent ended";
+
 /// The state of a clock of a bond that an earlier version has left.
-pub const NO_CLOCK_MAPS: &str = "off: an earlier version of xbond has made the bond";
+pub const NO_CLOCK_MAPS: &str = "off: an earlier version of xbond created the bond";
 
 /// Returns what a configuration says of the clock: `off`, or `auto, every 10 ms`. `period` is None for a clock that is off.
 pub fn wanted_clock(period: Option<Duration>) -> String {
@@ -574,7 +596,7 @@ pub fn wanted_damping(damping: Option<Damping>) -> String {
 pub fn clock(entry: &ClockEntry, ticks: &TickEntry, off: Option<&str>, now: Duration) -> String {
     let period = Duration::from_nanos(entry.period);
     if period.is_zero() {
-        return format!("off: {}", off.unwrap_or("so the agent left it"));
+        return format!("off: {}", off.unwrap_or(LEFT_OFF));
     }
     let silent = now.saturating_sub(Duration::from_nanos(ticks.last));
     if !clock_ticks(entry, ticks, now) {

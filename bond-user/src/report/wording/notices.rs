@@ -5,6 +5,7 @@ use bond_core::command::Notice;
 /// How the log marks a sentence.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
+    /// The administrator may want to know.
     Info,
     /// The administrator should act.
     Warning,

@@ -8,7 +8,9 @@ use crate::report::unrecorded::Unrecorded;
 /// The parts of the data plane that fail over without an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FailsOver {
+    /// Whether the carrier guard is on.
     pub guard: bool,
+    /// Whether the clock runs.
     pub clock: bool,
 }
 

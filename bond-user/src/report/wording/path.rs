@@ -10,7 +10,7 @@ use bond_common::path::layout::PathMethod;
 use bond_core::command::PathChange;
 
 use crate::report::{
-    path::{PathMonitor, PathStatus, Probed, SlavePath, Suspicion},
+    path_state::{PathMonitor, PathStatus, Probed, SlavePath, Suspicion},
     receipt::SilentPath,
 };
 
@@ -64,7 +64,7 @@ pub fn path_method(wanted: PathMethod, is_echo: bool, has_fallen_back: bool) -> 
     match (wanted, is_echo, has_fallen_back) {
         (PathMethod::Echo | PathMethod::Arp, _, _) => "as configured",
         (PathMethod::Auto, true, _) => "the target returns echoes",
-        (PathMethod::Auto, false, true) => "the target has stopped to return echoes",
+        (PathMethod::Auto, false, true) => "the target has stopped returning echoes",
         (PathMethod::Auto, false, false) => "the target has not returned echoes",
     }
 }
@@ -102,7 +102,7 @@ pub fn path_status(status: PathStatus, is_active: bool, probed: Probed, misses: 
 pub fn path_changed(slave: &str, change: PathChange) -> String {
     match change {
         PathChange::Failed => format!(
-            "{slave}: its path does not work; it is used only while no other slave is up, until a target answers by it"
+            "{slave}: its path does not work; it is used only while no other slave is up, until a target answers through it"
         ),
         PathChange::Recovered => format!("{slave}: its path works again; it is used like the others"),
         PathChange::Proven => format!("{slave}: its path is proven; it is used like the others"),
@@ -165,9 +165,8 @@ pub fn one_way_suspicion(slave: &str, path: &SlavePath) -> Option<String> {
     ))
 }
 
-/// The targets answer by no slave.
-pub const PATH_TARGET_SILENT: &str =
-    "the targets answer by no slave: they are down, or every path is; no slave is better than the active one";
+/// No target answers through any slave.
+pub const PATH_TARGET_SILENT: &str = "no target answers through any slave: the targets are down, or every path is; no slave is better than the active one";
 
 /// Returns the settings of the path monitor, for the outcome of a reload.
 pub fn wanted_path(

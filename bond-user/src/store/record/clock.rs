@@ -32,6 +32,9 @@ impl Record {
     }
 
     /// Records the pair of the clock: before it is created, then with its devices, and after it was deleted.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn set_clock(&mut self, clock: Option<RecordedClock>) -> Result<(), StoreError> {
         let space = if clock.is_none() { Space::SetAside } else { Space::Free };
         self.change(space, |record| record.clock = clock)
@@ -47,12 +50,18 @@ impl RecordedClock {
     }
 
     /// Returns the sending and the receiving end, as far as they exist in this network namespace.
+    ///
+    /// # Errors
+    /// The kernel does not list the links.
     pub async fn links(&self, devices: &dyn Devices) -> Result<[Option<LinkInfo>; 2], SysError> {
         let ifindexes = self.ends.map(|ends| [ends.sender, ends.receiver]);
         pair::ends(devices, ifindexes, [&self.names.sender, &self.names.receiver]).await
     }
 
     /// Deletes the pair, if the kernel confirms that it is the bond's. Returns whether it was.
+    ///
+    /// # Errors
+    /// The links cannot be read, or the pair cannot be deleted.
     pub async fn delete(&self, devices: &dyn Devices, proof: &Ownership) -> Result<bool, StoreError> {
         Ok(pair::delete(devices, &self.links(devices).await?, proof).await?)
     }

@@ -9,7 +9,9 @@ use crate::sys::netlink::{Address, KernelRoute};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Configured {
+    /// Addresses of bond0.
     pub addresses: Vec<Address>,
+    /// Routes over bond0.
     pub routes: Vec<KernelRoute>,
     /// Bytes.
     pub mtu: Option<u32>,

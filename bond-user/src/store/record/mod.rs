@@ -28,13 +28,13 @@ use crate::{
     },
     sys::{
         Devices,
+        alias::{Alias, Mark},
         directory::{Location, Trust},
         enslave::Owner,
         found::{self, Found, Space},
         layer3::Layer3,
         netlink::LinkInfo,
         offload::Role,
-        ownership::{Alias, Mark},
     },
 };
 
@@ -140,11 +140,15 @@ impl Record {
     }
 
     /// Records the trial of the bond, or its end.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn set_trial(&mut self, trial: Option<Trial>) -> Result<(), StoreError> {
         let space = if trial.is_none() { Space::SetAside } else { Space::Free };
         self.change(space, |record| record.trial = trial)
     }
 
+    /// Returns what the bond was created as.
     pub fn shape(&self) -> Shape {
         let Self { pair, port, datapath, queues, .. } = self.clone();
         Shape { pair, port, datapath, queues }
@@ -207,6 +211,9 @@ impl Record {
     }
 
     /// Sets how many transmit queues of bond0 may choose a slave, and writes the file.
+    ///
+    /// # Errors
+    /// The record cannot be written.
     pub fn set_queues(&mut self, queues: u16) -> Result<(), StoreError> {
         self.queues = queues;
         self.save()
@@ -223,6 +230,9 @@ impl Record {
     }
 
     /// Records the devices of the pair.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn made(&mut self, ends: Ends) -> Result<(), StoreError> {
         self.change(Space::Free, |record| {
             if let Some(pair) = &mut record.pair {
@@ -237,6 +247,9 @@ impl Record {
     }
 
     /// Adds a slave, before it is changed.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn add(&mut self, found: Found) -> Result<(), StoreError> {
         self.change(Space::Free, |record| {
             if let Some(taken) = record.taken.as_mut().filter(|taken| taken.from == found.ifindex) {
@@ -250,6 +263,9 @@ impl Record {
     }
 
     /// Adds the slave whose addresses the bond takes, and the rules for the bond, before either is applied.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn add_giver(&mut self, found: Found, rules: &Layer3) -> Result<(), StoreError> {
         let taken = Taken { from: found.ifindex, rules: rules.clone(), released: None };
         self.change(Space::Free, |record| {
@@ -265,6 +281,9 @@ impl Record {
     }
 
     /// Records the settings of a configuration on bond0: before they are set, and after they were removed.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn set_configured(&mut self, configured: Configured) -> Result<(), StoreError> {
         let space = if configured.clone().without(&self.configured).is_empty() {
             Space::SetAside
@@ -280,6 +299,9 @@ impl Record {
     }
 
     /// Records the further unicast MAC addresses of all slaves, before they are set.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn set_unicast(&mut self, macs: &[Mac]) -> Result<(), StoreError> {
         self.change(Space::Free, |record| {
             for found in &mut record.slaves {
@@ -289,6 +311,9 @@ impl Record {
     }
 
     /// Removes a slave that was restored, or is gone.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn remove(&mut self, ifindex: u32) -> Result<(), StoreError> {
         self.change(Space::SetAside, |record| record.release(|known| known == ifindex))
     }
@@ -303,12 +328,18 @@ impl Record {
     }
 
     /// Removes all slaves but these; the others were released or restored before, and could not be removed then.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn remove_others(&mut self, kept: impl Fn(u32) -> bool) -> Result<(), StoreError> {
         self.change(Space::SetAside, |record| record.release(|known| !kept(known)))
     }
 
     /// Removes a slave that vanished while enslaved; it is restored when it returns. Only the last such slaves are
     /// kept.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn depart(&mut self, ifindex: u32) -> Result<(), StoreError> {
         const KNOWN: usize = bond_common::abi::MAX_SLAVES;
         self.change(Space::SetAside, |record| {
@@ -335,6 +366,9 @@ impl Record {
     }
 
     /// Removes one that has returned, by the ifindex that it had as a slave.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn returned(&mut self, ifindex: u32) -> Result<(), StoreError> {
         self.change(Space::SetAside, |record| record.away.retain(|known| known.ifindex != ifindex))
     }
@@ -350,6 +384,9 @@ impl Record {
     }
 
     /// Writes the file again, which another process has removed, perhaps with its directory.
+    ///
+    /// # Errors
+    /// The directory cannot be created, or the file cannot be written.
     pub fn write_again(&self) -> Result<(), StoreError> {
         let made = self.place.make_all(0o755);
         made.map_err(|source| StoreError::File { path: self.place.path(), source })?;
@@ -357,6 +394,9 @@ impl Record {
     }
 
     /// Writes the file atomically, and reserves the space that is needed to remove entries.
+    ///
+    /// # Errors
+    /// The file cannot be written or synchronised, or the file system has no space for the reserve.
     pub fn save(&self) -> Result<(), StoreError> {
         self.write(Space::Free)
     }
@@ -385,6 +425,9 @@ impl Record {
     }
 
     /// Records the aliases of interfaces, before they get the bond's.
+    ///
+    /// # Errors
+    /// The record cannot be written; it is unchanged then.
     pub fn set_aliases(&mut self, alias_of: impl Fn(u32) -> Option<Alias>) -> Result<(), StoreError> {
         self.change(Space::Free, |record| {
             for found in record.slaves.iter_mut().chain(&mut record.port) {

@@ -10,15 +10,20 @@ use crate::sys::{Devices, SysError, found::Found, netlink::LinkInfo, ownership::
 pub struct Shape {
     /// Created for it; otherwise `port` is set.
     pub pair: Option<RecordedPair>,
+    /// The original state of an existing port.
     pub port: Option<Found>,
+    /// The name of the datapath.
     pub datapath: String,
+    /// The number of transmit queues that may choose a slave.
     pub queues: u16,
 }
 
 /// The two ends that were created for a bond, by their original names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedPair {
+    /// The bond, whose name bond0 has.
     pub bond: BondName,
+    /// The name of the port.
     pub port: InterfaceName,
     /// The devices, whatever their current names are; `None` until they are created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -28,11 +33,14 @@ pub struct RecordedPair {
 /// ifindex of bond0 and of its port. An end that was moved to another network namespace may return with another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ends {
+    /// ifindex of bond0.
     pub bond: u32,
+    /// ifindex of the port.
     pub port: u32,
 }
 
 impl RecordedPair {
+    /// Returns a pair that does not exist yet.
     pub fn new(bond: BondName, port: InterfaceName) -> Self {
         Self { bond, port, ends: None }
     }

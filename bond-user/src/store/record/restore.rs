@@ -31,6 +31,9 @@ impl Record {
     ///
     /// `detach` detaches the programs. It is called after bond0 and its addresses were removed and the interfaces were set
     /// down: without its program, the host's own stack would answer on a slave for bond0's addresses.
+    ///
+    /// # Errors
+    /// The first step that failed, after all others were tried.
     pub async fn restore(
         &self,
         devices: &dyn Devices,
@@ -162,6 +165,7 @@ impl Record {
 /// An interface that a record names, and that the kernel does not confirm to belong to the bond.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
+    /// The name of the interface.
     pub name: String,
     /// The ifindex in the record, or [`PAIR`].
     ifindex: u32,

@@ -36,6 +36,7 @@ impl Trial {
         Duration::from_millis(self.until_ms).saturating_sub(boottime)
     }
 
+    /// Returns whether the time for a confirmation is over.
     pub fn is_over(&self) -> bool {
         self.left().is_zero()
     }

@@ -13,23 +13,30 @@ use crate::{
     report::wording::{self, NameHere},
     store::{StoreError, drains::Drains, elsewhere, paths::Paths},
     sys::{
-        Devices, KernelDevices, caps,
+        Devices, KernelDevices,
+        alias::Mark,
+        caps,
         dataplane::{BpfPins, Pins},
         directory::{Location, Trust},
         found::Found,
         netlink::LinkInfo,
-        ownership::Mark,
     },
 };
 
 /// What a bond is restored with.
 #[derive(Clone, Copy)]
 pub struct System<'a> {
+    /// The devices of this network namespace.
     pub devices: &'a dyn Devices,
+    /// The pins of bonds.
     pub pins: &'a dyn Pins,
 }
 
 /// Removes an orphaned bond: pins, devices, files. Returns what the administrator should know.
+///
+/// # Errors
+/// The record is of another version or another user, a device, pin or file cannot be removed, or a slave cannot be
+/// restored. What is left stays recorded.
 pub async fn undo(paths: &Paths, bond: &BondName, system: &System<'_>) -> Result<Vec<String>, StoreError> {
     let pins = paths.pins_of(bond);
     let (record, fault) = match Record::read(paths, bond, Trust::Ours) {

@@ -73,6 +73,7 @@ pub struct BpfDataPlanes {
 }
 
 impl BpfDataPlanes {
+    /// Returns the data planes of this kernel.
     pub fn new(kernel: Arc<Kernel>) -> Self {
         Self { kernel, pins: BpfPins }
     }
@@ -149,6 +150,10 @@ pub struct BpfDataPlane {
 
 impl BpfDataPlane {
     /// Creates the maps, pins them under `dir`, which must not exist, and loads the port's program.
+    ///
+    /// # Errors
+    /// `dir` exists ([`DataPlaneError::Exists`]), cannot be created, or the kernel refuses a map, a pin or the program.
+    /// The pins that were created are removed.
     pub fn create(dir: &Location, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
         let pin_error = |source: io::Error| match source.kind() {
             io::ErrorKind::AlreadyExists => DataPlaneError::Exists(dir.path()),
@@ -196,6 +201,9 @@ impl BpfDataPlane {
 
     /// Takes over what another agent has left under `dir`, which [`Pins::left`] has found whole: the maps stay, and so do
     /// the programs until [`DataPlane::replace_port`] and [`DataPlane::replace_slave`].
+    ///
+    /// # Errors
+    /// A pinned map or program cannot be opened, or the kernel refuses a program of this version.
     pub fn adopt(dir: &Location, hook: Hook, kernel: Arc<Kernel>) -> Result<Self, DataPlaneError> {
         Self::fill(dir, hook, kernel)
     }

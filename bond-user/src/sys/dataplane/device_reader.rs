@@ -56,6 +56,9 @@ impl DeviceReader {
 
     /// Which of these devices have a link, by their handles: many for one system call. A device that is not where its
     /// handle says has none; [`Self::read`] reports its state.
+    ///
+    /// # Errors
+    /// The program is not loaded, or the kernel does not run it ([`DataPlaneError::Program`]).
     pub fn with_link(&self, devices: &[LinkQuestion]) -> Result<Vec<bool>, DataPlaneError> {
         let mut answers = Vec::with_capacity(devices.len());
         for questions in devices.chunks(LinkQuestion::MOST) {

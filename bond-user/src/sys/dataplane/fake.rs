@@ -44,6 +44,7 @@ pub struct FakeDataPlanes {
 }
 
 impl FakeDataPlanes {
+    /// Returns the data planes of a kernel in memory.
     pub fn new(kernel: FakeKernel, types: Arc<Kernel>) -> Self {
         Self { kernel, types }
     }

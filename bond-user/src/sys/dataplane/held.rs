@@ -18,6 +18,9 @@ pub(super) struct Held(BTreeMap<String, Arc<OwnedFd>>);
 
 impl Held {
     /// Opens the maps by their pins.
+    ///
+    /// # Errors
+    /// A pin is missing, or the kernel does not open it ([`DataPlaneError::Pin`]).
     pub fn maps(pins: &Directory) -> Result<Self, DataPlaneError> {
         let mut held = Self::default();
         names::PINNED_MAPS.into_iter().try_for_each(|name| held.take(pins, name))?;
@@ -32,11 +35,15 @@ impl Held {
     }
 
     /// Opens a program by its pin, and its link if it has one.
+    ///
+    /// # Errors
+    /// The kernel does not open a pin that exists.
     pub fn take_program(&mut self, pins: &Directory, pin: &str) -> Result<(), DataPlaneError> {
         let ends = [names::PROGRAM_PIN, names::LINK_PIN].map(|end| format!("{pin}_{end}"));
         ends.iter().filter(|name| pins.has(name)).try_for_each(|name| self.take(pins, name))
     }
 
+    /// Returns the descriptor of a pin.
     pub fn get(&self, name: &str) -> Option<&Arc<OwnedFd>> {
         self.0.get(name)
     }

@@ -20,6 +20,7 @@ const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
 
 /// A feature that the kernel lacks.
+#[expect(missing_docs, reason = "the sentence of each variant says what it is")]
 #[derive(Debug, thiserror::Error)]
 pub enum KernelError {
     #[error("cannot determine the kernel's version: {0}")]
@@ -85,6 +86,9 @@ impl Kernel {
     }
 
     /// Refuses a kernel on which this hook cannot work, or not with this MTU, in bytes.
+    ///
+    /// # Errors
+    /// The kernel is too old for the hook or for this MTU, or its version cannot be read ([`KernelError::Unknown`]).
     pub fn check(hook: Hook, mtu: u32) -> Result<(), KernelError> {
         let version = KernelVersion::current().map_err(|error| KernelError::Unknown(error.to_string()))?;
         let release = nix::sys::utsname::uname()

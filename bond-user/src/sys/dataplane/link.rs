@@ -25,6 +25,9 @@ impl DeviceLink {
     }
 
     /// Reads a pinned link; None if there is no such pin. The kernel takes RTNL for it.
+    ///
+    /// # Errors
+    /// The pin exists and cannot be opened, or is no link of a network device.
     pub fn read(pin: &Path) -> io::Result<Option<Self>> {
         let link = match netkit::open(pin) {
             Ok(link) => link,
@@ -40,6 +43,7 @@ impl DeviceLink {
         self.kind == BPF_LINK_TYPE_TCX
     }
 
+    /// Returns whether it is a link of XDP.
     pub fn is_xdp(&self) -> bool {
         const BPF_LINK_TYPE_XDP: u32 = 6;
         self.kind == BPF_LINK_TYPE_XDP

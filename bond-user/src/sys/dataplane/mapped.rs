@@ -29,6 +29,9 @@ impl<T: Pod> Mapped<T> {
     const WORDS: usize = size_of::<T>() / 8;
 
     /// Maps `length` values of an array map, or of a file that stands for one.
+    ///
+    /// # Errors
+    /// `length` is 0, the map does not allow to be mapped (BPF_F_MMAPABLE), or is shorter.
     pub fn new(map: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
         const { assert!(size_of::<T>().is_multiple_of(8), "stored word by word") };
         let bytes = NonZeroUsize::new(length * size_of::<T>()).ok_or(io::ErrorKind::InvalidInput)?;

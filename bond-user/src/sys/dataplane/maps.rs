@@ -53,9 +53,15 @@ pub struct Maps {
 /// Counts what was sent, received and dropped, by slot.
 pub trait SlotCounters: Send {
     /// Returns all CPUs' counters of one slot, or of [`bond_common::abi::PORT_STATS`].
+    ///
+    /// # Errors
+    /// The map cannot be read, or has no such index.
     fn read(&self, index: u32) -> Result<SlotStats, DataPlaneError>;
 
     /// Sets a slot's counters to 0.
+    ///
+    /// # Errors
+    /// The map cannot be written, or has no such index.
     fn reset(&mut self, index: u32) -> Result<(), DataPlaneError>;
 }
 
@@ -114,6 +120,9 @@ impl Maps {
 
     /// Opens the maps of a bond that another process has made, from their pins: to read, whichever process owns them. Nothing is
     /// written through them.
+    ///
+    /// # Errors
+    /// The directory or a pin cannot be opened, or a map has another layout.
     pub fn open(dir: &Location) -> Result<Self, DataPlaneError> {
         let pin_error = |source| DataPlaneError::Pin { path: dir.path(), source };
         Self::open_in(&dir.open(Trust::Anyones).map_err(pin_error)?)

@@ -16,6 +16,9 @@ use aya_obj::generated::{bpf_attach_type, bpf_attr, bpf_cmd};
 
 /// Makes `program` run as the pair's primary end sends, until the returned link is closed and its pins are removed.
 /// `primary` is an ifindex of the calling thread's network namespace.
+///
+/// # Errors
+/// `primary` is no primary end of a netkit pair, or the kernel refuses the program.
 pub fn attach(program: BorrowedFd<'_>, primary: u32) -> io::Result<OwnedFd> {
     let mut attribute = attribute();
     // SAFETY: the view of the union that BPF_LINK_CREATE takes; all of it is zero.
@@ -30,6 +33,9 @@ pub fn attach(program: BorrowedFd<'_>, primary: u32) -> io::Result<OwnedFd> {
 
 /// Replaces the program of `link` by `program`, without a packet in between. Fails with ENOLINK if its device is
 /// gone.
+///
+/// # Errors
+/// ENOLINK if the device of the link is gone; otherwise the kernel refuses the program.
 pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     let mut attribute = attribute();
     // SAFETY: the view of the union that BPF_LINK_UPDATE takes; all of it is zero.
@@ -40,6 +46,9 @@ pub fn update(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Opens a link by its pin.
+///
+/// # Errors
+/// There is no such pin, it is no link, or the process may not open it.
 pub fn open(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attribute = attribute();
@@ -52,6 +61,9 @@ pub fn open(path: &Path) -> io::Result<OwnedFd> {
 }
 
 /// Reads the kernel's `struct bpf_link_info` of a link, up to this length.
+///
+/// # Errors
+/// The descriptor is no BPF object.
 pub fn info(link: BorrowedFd<'_>, info: &mut [u32; 32]) -> io::Result<()> {
     let mut attribute = attribute();
     attribute.info.bpf_fd = number(link);
@@ -61,6 +73,9 @@ pub fn info(link: BorrowedFd<'_>, info: &mut [u32; 32]) -> io::Result<()> {
 }
 
 /// Detaches the program of a link. The link stays, without a device, until it is closed and its pins are removed.
+///
+/// # Errors
+/// The link has no device any more, or cannot be detached (EOPNOTSUPP).
 pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attribute = attribute();
     attribute.link_detach.link_fd = number(link);
@@ -68,6 +83,9 @@ pub fn detach(link: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Reads a link of a network device. The kernel takes RTNL for it.
+///
+/// # Errors
+/// The descriptor is no BPF object.
 pub fn device_link(link: BorrowedFd<'_>) -> io::Result<DeviceLink> {
     // struct bpf_link_info: type, id, prog_id, and from 16 on the part of its type, which begins with the ifindex.
     const KIND: usize = 0;
@@ -79,6 +97,9 @@ pub fn device_link(link: BorrowedFd<'_>) -> io::Result<DeviceLink> {
 }
 
 /// Returns the number of a program, as `bpftool prog show id` takes it.
+///
+/// # Errors
+/// The descriptor is no BPF object.
 pub fn number_of_program(program: BorrowedFd<'_>) -> io::Result<u32> {
     // struct bpf_prog_info: type, id.
     const ID: usize = 1;
@@ -90,12 +111,17 @@ pub fn number_of_program(program: BorrowedFd<'_>) -> io::Result<u32> {
 /// A hook at which several programs of a device run in order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceHook {
+    /// tcx, for what the device receives.
     TcxIngress,
+    /// The primary end of a netkit pair, for what it sends.
     NetkitPrimary,
 }
 
 /// Returns the numbers of the programs at a device's hook, in the order in which they run; if there are more than 64,
 /// the first ones. `ifindex` belongs to the calling thread's network namespace. The kernel takes RTNL for it.
+///
+/// # Errors
+/// The device does not exist (ENODEV), or the kernel has no such hook (EINVAL).
 pub fn programs(ifindex: u32, hook: DeviceHook) -> io::Result<Vec<u32>> {
     let mut found = [0_u32; 64];
     let mut attribute = attribute();
@@ -120,6 +146,10 @@ pub fn programs(ifindex: u32, hook: DeviceHook) -> io::Result<Vec<u32>> {
     Ok(found.into_iter().take(count as usize).collect())
 }
 
+/// Pins a link at `path`, which must not exist and must lie in a bpffs.
+///
+/// # Errors
+/// The path exists, is in another file system, or the process may not write there.
 pub fn pin(link: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attribute = attribute();

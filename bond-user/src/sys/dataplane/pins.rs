@@ -41,6 +41,9 @@ pub(super) fn local_pin(slot: Slot) -> String {
 }
 
 /// Returns what is under `dir`, to be checked before anything is changed.
+///
+/// # Errors
+/// A pin that exists cannot be opened or read. Missing or unsuitable maps are no error, but the inner result.
 pub fn left(dir: &Location) -> Result<Result<Maps, Unfit>, DataPlaneError> {
     let pins = match whole(dir)? {
         Ok(pins) => pins,
@@ -190,6 +193,7 @@ pub fn lost_programs(dir: &Location, slots: impl Iterator<Item = Slot>) -> Vec<S
 }
 
 /// What of a bond's pins is still at a device.
+#[expect(missing_docs, reason = "the fields say what they are")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hold {
     /// The program of this pin is attached to the device with this ifindex, in whichever network namespace that is.
@@ -268,6 +272,9 @@ pub fn detach_filters(device: &str) {
 }
 
 /// Removes the pins of a bond, and with the links' pins the programs from their hooks.
+///
+/// # Errors
+/// An entry cannot be removed ([`DataPlaneError::Pin`]); those before it are removed.
 pub fn remove_pins(dir: &Location) -> Result<(), DataPlaneError> {
     dir.remove_all().map_err(|source| DataPlaneError::Pin { path: dir.path(), source })
 }
@@ -289,7 +296,10 @@ pub(super) fn remove_pin(dir: &Directory, name: &str) -> Result<(), DataPlaneErr
     dir.remove_file(name).map_err(|source| DataPlaneError::Pin { path: dir.shown(name), source })
 }
 
-/// The MAC that a bond without bond0 has learned, if it has.
+/// Returns the MAC address that a bond without bond0 has learned; zero if it has learned none yet.
+///
+/// # Errors
+/// The pin of the map cannot be opened, or the map cannot be read.
 pub fn learned(dir: &Location) -> Result<Mac, DataPlaneError> {
     let error = |source| DataPlaneError::Map { name: names::LEARNED, source };
     let data = MapData::from_pin(open(dir)?.path_of(names::LEARNED)).map_err(error)?;

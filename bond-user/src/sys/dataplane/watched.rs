@@ -18,13 +18,16 @@ pub enum At {
     Port,
     /// At the egress of the pair's ends.
     Ends,
+    /// A slave.
     Slave(Slot),
 }
 
 /// An attached program of a bond.
 #[derive(Clone, Debug)]
 pub struct Watched {
+    /// The hook.
     pub at: At,
+    /// The device of the hook.
     pub device: String,
     /// The hook at which other programs may run before it.
     pub(super) hook: Option<(u32, DeviceHook)>,
@@ -38,6 +41,7 @@ pub struct Watched {
 /// The state of a program at its hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtHook {
+    /// The program is there.
     Yes,
     /// It was detached, or its device is gone.
     Detached,
@@ -47,6 +51,9 @@ pub enum AtHook {
 
 impl Watched {
     /// Reads its link. The kernel takes RTNL for it.
+    ///
+    /// # Errors
+    /// The kernel does not return the link's state.
     pub fn read(&self) -> io::Result<AtHook> {
         let link = netkit::device_link(self.link.as_fd())?;
         let is_there = match self.ifindex {
@@ -62,6 +69,9 @@ impl Watched {
 
     /// Returns the numbers of the programs that run before it at its hook, as `bpftool prog show id` takes them. The
     /// kernel takes RTNL for it.
+    ///
+    /// # Errors
+    /// The device does not exist any more, or the kernel does not list its programs.
     pub fn ahead(&self) -> io::Result<Vec<u32>> {
         let Some((ifindex, hook)) = self.hook else { return Ok(Vec::new()) };
         let mut programs = netkit::programs(ifindex, hook)?;

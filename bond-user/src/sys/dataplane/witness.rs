@@ -32,6 +32,7 @@ const KEY: u32 = 0;
 /// The state of a network namespace according to its witness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Testimony {
+    /// The network namespace exists.
     Lives,
     /// `lo` was unregistered, which ends the namespace.
     Ended,

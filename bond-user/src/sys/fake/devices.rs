@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use super::{FakeKernel, FakeLink, MacChange, State, messages};
 use crate::sys::{
     SysError,
+    alias::Alias,
     bypassed::Hooked,
     devices::{ChangeMacs, Devices, LookUpRoutes, SendFrames, TakeMessages},
     ethtool::{Feature, FeatureState},
@@ -19,7 +20,6 @@ use crate::sys::{
         LinkInfo, LinkPair, LinkSetting, Neighbour, NetnsId, PairKind, PairPlan, QdiscStats, Raw,
         ResolvedRoute,
     },
-    ownership::Alias,
 };
 
 /// An error of this call, on this device.

@@ -49,6 +49,10 @@ pub fn listed(state: &State, request: &Raw) -> Vec<Raw> {
 }
 
 /// Carries out a request to make or delete something.
+///
+/// # Errors
+/// The kernel's errors: EINVAL for a malformed request, EEXIST, ENODEV, ENETDOWN, and what it returns for an object
+/// that is missing.
 pub fn send(state: &mut State, flags: u16, request: Raw) -> Result<(), Errno> {
     let (is_new, message) = parse(request).ok_or(Errno::EINVAL)?;
     let place = state.messages.iter().position(|known| is_same(known, &message));
@@ -129,10 +133,15 @@ pub fn without_nodad(message: Message) -> Message {
     address.and_then(|address| address.to_kept()).unwrap_or(message)
 }
 
+/// Returns the addresses of all devices.
 pub fn addresses(state: &State) -> Vec<Address> {
     state.messages.iter().filter_map(Address::of_kept).collect()
 }
 
+/// Adds an address; an existing one counts as success.
+///
+/// # Errors
+/// EINVAL for an address that no message can have, ENODEV without its device.
 pub fn add_address(state: &mut State, address: &Address) -> Result<(), Errno> {
     let message = address.to_kept().ok_or(Errno::EINVAL)?;
     match send(state, 0, message.creation()) {
@@ -141,16 +150,22 @@ pub fn add_address(state: &mut State, address: &Address) -> Result<(), Errno> {
     }
 }
 
+/// Deletes an address; a missing one counts as success.
 pub fn del_address(state: &mut State, address: &Address) {
     let is_it = |message: &Message| Address::of_kept(message).is_some_and(|known| known.is_same(address));
     state.forget_messages(is_it);
 }
 
+/// Returns the routes over a device.
 pub fn routes_of(state: &State, ifindex: u32) -> Vec<KernelRoute> {
     let routes = state.messages.iter().filter_map(KernelRoute::of_kept);
     routes.filter(|route| route.ifindex == ifindex).collect()
 }
 
+/// Adds or replaces a route of the same device.
+///
+/// # Errors
+/// EEXIST if another device has a route of the same key, ENODEV or ENETDOWN without a device that is up.
 pub fn replace_route(state: &mut State, route: &KernelRoute) -> Result<(), Errno> {
     let same = state.messages.iter().filter_map(KernelRoute::of_kept).find(|known| known.has_same_key(route));
     if same.is_some_and(|known| known.ifindex != route.ifindex) {
@@ -159,6 +174,7 @@ pub fn replace_route(state: &mut State, route: &KernelRoute) -> Result<(), Errno
     send(state, NLM_F_REPLACE, route.to_kept().ok_or(Errno::EINVAL)?.creation())
 }
 
+/// Deletes a route; a missing one counts as success.
 pub fn del_route(state: &mut State, route: &KernelRoute) {
     let is_it = |message: &Message| {
         let known = KernelRoute::of_kept(message);

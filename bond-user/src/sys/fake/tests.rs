@@ -8,12 +8,13 @@ use nix::errno::Errno;
 use super::{FailingCall, FakeKernel, MacChange, Snapshot, When};
 use crate::sys::{
     Devices,
+    alias::{Alias, Mark},
     conflicts::Conflict,
     dataplane::Hook,
     enslave::{EnslavePlan, RestoreOutcome},
     found::Found,
     netlink::{Address, KernelRoute, LinkSetting},
-    ownership::{Alias, Mark, Ownership},
+    ownership::Ownership,
     testing::{mac, mpls_route},
 };
 

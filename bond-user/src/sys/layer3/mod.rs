@@ -54,7 +54,9 @@ pub struct Layer3 {
 /// An object that cannot be restored or moved, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unrestorable {
+    /// The object, as `ip` shows it.
     pub what: String,
+    /// Why it cannot be restored.
     pub why: &'static str,
 }
 
@@ -63,6 +65,7 @@ pub struct Unrestorable {
 pub struct Target<'a> {
     /// ifindex of the device that was read.
     pub from: u32,
+    /// ifindex of the device that gets the objects.
     pub to: u32,
     /// The names of the two devices, where they differ.
     pub names: Option<(&'a str, &'a str)>,
@@ -114,6 +117,7 @@ impl Layer3 {
         self.of_kind(MessageKind::Address)
     }
 
+    /// Returns the routes.
     pub fn routes(&self) -> impl Iterator<Item = &Message> {
         self.of_kind(MessageKind::Route)
     }

@@ -54,7 +54,10 @@ pub(super) fn listing(kind: MessageKind, family: u8) -> Raw {
 }
 
 impl dyn Devices + '_ {
-    /// Reads what stands on a device of this network namespace.
+    /// Reads the addresses, routes, next hops and neighbours of a device of this network namespace.
+    ///
+    /// # Errors
+    /// The kernel does not list one of them.
     pub async fn layer3_of(&self, ifindex: u32, name: &str) -> Result<Layer3, SysError> {
         let read_at = now();
         let mut messages = self.raw_addresses(ifindex).await?;
@@ -187,6 +190,9 @@ impl dyn Devices + '_ {
 
     /// Returns the MPLS routes over a device, which xbond neither moves nor removes: closing the device disables them, and
     /// opening it enables them again.
+    ///
+    /// # Errors
+    /// The kernel does not list the MPLS routes.
     pub async fn mpls_routes_over(&self, ifindex: u32) -> Result<Vec<Message>, SysError> {
         /// Only a kernel that routes MPLS has it. Another one would list all routes of other families.
         const LABELS: &str = "/proc/sys/net/mpls/platform_labels";

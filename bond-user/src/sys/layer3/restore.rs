@@ -43,6 +43,9 @@ impl dyn Devices + '_ {
     }
 
     /// Does `put_addresses` for IPv4 only.
+    ///
+    /// # Errors
+    /// An address cannot be added; the first failure is returned after the others were tried.
     pub async fn put_ipv4_addresses(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
         self.put_addresses_of(&[INET], layer3, target).await
     }
@@ -88,6 +91,9 @@ impl dyn Devices + '_ {
     }
 
     /// Removes the IPv4 addresses, secondary ones first.
+    ///
+    /// # Errors
+    /// An address cannot be deleted; the first failure is returned after the others were tried.
     pub async fn take_ipv4_addresses(&self, layer3: &Layer3) -> Result<(), SysError> {
         let mut addresses: Vec<_> =
             layer3.addresses().filter(|address| address.family() == INET).cloned().collect();
@@ -187,6 +193,9 @@ impl dyn Devices + '_ {
 
     /// Adds the neighbours to a device: each change of its MAC address removes them, even if the address stays the
     /// same.
+    ///
+    /// # Errors
+    /// A neighbour cannot be added; the first failure is returned after the others were tried.
     pub async fn put_neighbours(&self, layer3: &Layer3, target: &Target<'_>) -> Result<(), SysError> {
         let mut sender = self.sender(target);
         sender.put_neighbours(layer3, &target.substitute(layer3.elapsed())).await;
@@ -230,6 +239,9 @@ impl dyn Devices + '_ {
     }
 
     /// Adds rules, in their order.
+    ///
+    /// # Errors
+    /// A rule cannot be added; the first failure is returned after the others were tried.
     pub async fn add_rules(&self, rules: &Layer3) -> Result<(), SysError> {
         let mut sender =
             Sender { devices: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };
@@ -239,6 +251,9 @@ impl dyn Devices + '_ {
     }
 
     /// Deletes rules; a missing one counts as deleted.
+    ///
+    /// # Errors
+    /// A rule that exists cannot be deleted; the first failure is returned after the others were tried.
     pub async fn del_rules(&self, rules: &Layer3) -> Result<(), SysError> {
         let mut sender =
             Sender { devices: self, on: "the rules".to_owned(), device: None, failures: Vec::new() };

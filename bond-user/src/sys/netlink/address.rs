@@ -22,12 +22,15 @@ use crate::sys::{
 /// An address on a device.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Address {
+    /// The device.
     pub ifindex: u32,
+    /// The address.
     pub ip: IpAddr,
     /// Length of the network prefix in bits.
     pub prefix_len: u8,
     /// The other end, on a point-to-point link.
     pub peer: Option<IpAddr>,
+    /// The broadcast address.
     pub broadcast: Option<Ipv4Addr>,
     /// IPv4: "eth0:1" and the like.
     pub label: Option<String>,
@@ -45,7 +48,9 @@ pub struct Address {
 /// Lifetimes in seconds, counted from when they were read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lifetime {
+    /// Seconds until the address is deprecated.
     pub preferred: u32,
+    /// Seconds until the kernel removes the address.
     pub valid: u32,
 }
 
@@ -168,6 +173,9 @@ impl Address {
 impl Netlink {
     /// Returns the addresses of every device of a namespace, IPv4 first; the primary ones before the secondary ones
     /// of a device.
+    ///
+    /// # Errors
+    /// The namespace does not exist, or the kernel does not list its addresses.
     pub async fn addresses(&self, netns: NetnsId) -> Result<Vec<Address>, SysError> {
         let mut request = AddressMessage::default();
         request.attributes.extend(netns.map(AddressAttribute::TargetNetNsId));
@@ -180,6 +188,9 @@ impl Netlink {
     }
 
     /// Returns the addresses of one device.
+    ///
+    /// # Errors
+    /// The kernel does not list the addresses.
     pub async fn addresses_of(&self, ifindex: u32) -> Result<Vec<Address>, SysError> {
         let mut addresses = self.addresses(None).await?;
         addresses.retain(|address| address.ifindex == ifindex);
@@ -187,6 +198,9 @@ impl Netlink {
     }
 
     /// Adds an address. An existing address counts as success.
+    ///
+    /// # Errors
+    /// The device does not exist, or the kernel refuses the address.
     pub async fn add_address(&self, address: &Address) -> Result<(), SysError> {
         let request = RouteNetlinkMessage::NewAddress(address.to_message());
         let answer = self.change_raw(NLM_F_CREATE | NLM_F_EXCL, request.into()).await;
@@ -197,6 +211,9 @@ impl Netlink {
     }
 
     /// Deletes an address. A missing address counts as success.
+    ///
+    /// # Errors
+    /// The kernel refuses to delete the address, or gives no answer.
     pub async fn del_address(&self, address: &Address) -> Result<(), SysError> {
         let answer = self.change_raw(0, RouteNetlinkMessage::DelAddress(address.to_message()).into()).await;
         match answer.map_err(|error| failed("delete", address, error)) {

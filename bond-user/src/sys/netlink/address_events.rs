@@ -39,6 +39,7 @@ impl Interfaces {
         Self { some: BTreeSet::new(), any: true }
     }
 
+    /// Adds a device.
     pub fn insert(&mut self, ifindex: u32) {
         if !self.any && self.some.insert(ifindex) && self.some.len() > Self::AT_MOST {
             *self = Self::any();
@@ -63,6 +64,7 @@ impl Interfaces {
         self.any || self.some.iter().any(matches)
     }
 
+    /// Returns whether there is no device.
     pub fn is_empty(&self) -> bool {
         !self.any && self.some.is_empty()
     }

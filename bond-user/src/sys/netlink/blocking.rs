@@ -28,6 +28,9 @@ pub struct BlockingNetlink {
 
 impl BlockingNetlink {
     /// Opens the socket in the network namespace of the calling thread.
+    ///
+    /// # Errors
+    /// A socket cannot be opened: the process lacks descriptors or memory.
     pub fn open() -> Result<Self, SysError> {
         let failed = |error| SysError::kernel("open a socket", "rtnetlink", error);
         let mut socket = Socket::new(NETLINK_ROUTE).map_err(failed)?;
@@ -37,12 +40,18 @@ impl BlockingNetlink {
     }
 
     /// Changes the MAC address of a device at once, whatever it was. Waits for RTNL.
+    ///
+    /// # Errors
+    /// The device does not exist, or refuses the address.
     pub fn set_mac(&mut self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let setting = LinkSetting::Mac(mac);
         self.change(format!("set {setting}"), ifindex, &setting.request(ifindex))
     }
 
     /// Detaches an XDP program that was attached by netlink, unless another one has replaced it.
+    ///
+    /// # Errors
+    /// Another program is attached (EEXIST), or the device does not exist.
     pub fn clear_xdp(
         &mut self,
         ifindex: u32,

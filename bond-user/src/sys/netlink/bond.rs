@@ -18,6 +18,7 @@ use crate::sys::SysError;
 /// A bond of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelBond {
+    /// The bond's link.
     pub link: LinkInfo,
     /// The driver's name of the mode: "active-backup" ...
     pub mode: String,
@@ -30,15 +31,21 @@ pub struct KernelBond {
 /// A slave of a bond of the driver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KernelSlave {
+    /// The slave's name.
     pub name: String,
     /// The address that it had before it was enslaved.
     pub permanent_mac: Option<Mac>,
+    /// The driver's option prio.
     pub prio: i32,
+    /// The driver's option queue_id.
     pub queue_id: u16,
 }
 
 impl Netlink {
     /// Returns the bonds of the driver, and all links.
+    ///
+    /// # Errors
+    /// The kernel does not list the links.
     pub async fn kernel_bonds(&self) -> Result<(Vec<KernelBond>, Vec<LinkInfo>), SysError> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use tracing::debug;
 
 use super::{LinkInfo, text::make_readable};
-use crate::sys::{SysError, ownership::Alias};
+use crate::sys::{SysError, alias::Alias};
 
 /// RTMGRP_LINK. Changes of addresses, which a neighbour can cause a thousand times a second, have a socket of their
 /// own, so that they cannot make this one overflow.
@@ -34,6 +34,7 @@ pub enum LinkEvent {
     Changed(Box<LinkInfo>),
     /// It is gone: deleted, or moved to another network namespace.
     Deleted {
+        /// The index that the link had.
         ifindex: u32,
         /// [`LinkInfo::is_end_of_pair`], as far as the kernel described the link.
         end_of_pair: bool,
@@ -61,6 +62,9 @@ pub struct LinkEvents {
 impl LinkEvents {
     /// Opens the socket in the network namespace of the calling thread, inside a tokio runtime. Events are received
     /// from now on: read the state of links after this call, or a change in between is missed.
+    ///
+    /// # Errors
+    /// A socket cannot be opened or bound to the groups: the process lacks descriptors or memory.
     pub fn open() -> Result<Self, SysError> {
         let failed = |error| SysError::kernel("listen to link events", "rtnetlink", error);
         let mut socket = TokioSocket::new(NETLINK_ROUTE).map_err(failed)?;
@@ -76,6 +80,9 @@ impl LinkEvents {
     }
 
     /// Returns the next event. The future may be dropped and created again: no event is lost.
+    ///
+    /// # Errors
+    /// The socket could not be read several times in succession.
     pub async fn next(&mut self) -> Result<LinkEvent, SysError> {
         loop {
             if let Some(event) = self.waiting.pop_front() {

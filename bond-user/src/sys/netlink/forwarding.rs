@@ -15,6 +15,7 @@ use crate::sys::SysError;
 /// The forwarding tables of this network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Forwarding {
+    /// The entries of all bridges.
     pub entries: Vec<FdbEntry>,
     /// Of bridges with vlan_filtering: the VLANs of each port, and of the bridge itself, by ifindex.
     pub vlans: HashMap<u32, Vec<PortVlan>>,
@@ -23,11 +24,13 @@ pub struct Forwarding {
 /// A MAC address in a forwarding table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FdbEntry {
+    /// The address.
     pub mac: Mac,
     /// The port behind which it is, or the device that receives it.
     pub ifindex: u32,
     /// The VLAN in the bridge, if that distinguishes VLANs.
     pub vid: Option<u16>,
+    /// Where frames to the address leave.
     pub of: FdbOwner,
 }
 
@@ -48,6 +51,7 @@ pub enum FdbOwner {
 /// A VLAN of a bridge port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PortVlan {
+    /// The VLAN identifier.
     pub vid: u16,
     /// Frames that come without a tag belong to it.
     pub pvid: bool,

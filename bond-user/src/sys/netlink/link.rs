@@ -15,13 +15,16 @@ use netlink_packet_route::{
 use rtnetlink::LinkUnspec;
 
 use super::{NetnsId, PairKind, text::make_readable};
-use crate::sys::ownership::Alias;
+use crate::sys::alias::Alias;
 
 /// The state of a link at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkInfo {
+    /// The index.
     pub ifindex: u32,
+    /// The name.
     pub name: String,
+    /// The alternative names.
     pub altnames: Vec<String>,
     /// ARPHRD_*
     pub layer: LinkLayerType,
@@ -39,6 +42,7 @@ pub struct LinkInfo {
     pub max_mtu: u32,
     /// The number of requests for promiscuous mode, including the flag.
     pub promiscuity: u32,
+    /// IFLA_OPERSTATE.
     pub operstate: OperState,
     /// `netif_carrier_ok`
     pub carrier: bool,
@@ -58,6 +62,7 @@ pub struct LinkInfo {
     pub filters_vlans: Option<u16>,
     /// Of a bridge: it takes part in STP, the kernel's or a daemon's, so that its ports may be redundant.
     pub has_stp: bool,
+    /// The attached XDP program.
     pub xdp: Option<AttachedXdp>,
     /// `None` if the device has no IPv6.
     pub addr_gen_mode: Option<In6AddrGenMode>,
@@ -83,13 +88,18 @@ pub struct VlanTag {
 pub struct AttachedXdp {
     /// The number of the program, as `bpftool prog show id` takes it; the first one if there are several.
     pub program: u32,
+    /// Where it runs.
     pub mode: XdpMode,
 }
 
+/// Where an XDP program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum XdpMode {
+    /// In the driver.
     Native,
+    /// In the kernel's stack.
     Generic,
+    /// In the NIC.
     Offloaded,
     /// Several modes at once.
     Multiple,

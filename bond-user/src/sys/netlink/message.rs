@@ -33,10 +33,15 @@ pub use self::{
 /// The kind of object in a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum MessageKind {
+    /// RTM_NEWADDR.
     Address,
+    /// RTM_NEWROUTE.
     Route,
+    /// RTM_NEWNEIGH.
     Neighbour,
+    /// RTM_NEWRULE.
     Rule,
+    /// RTM_NEWNEXTHOP.
     NextHop,
 }
 
@@ -83,7 +88,9 @@ pub struct Message {
 /// The device that replaces another one in a message.
 #[derive(Clone, Copy, Debug)]
 pub struct Substitute<'a> {
+    /// ifindex that is replaced.
     pub from: u32,
+    /// ifindex that replaces it.
     pub to: u32,
     /// The former and the new name in labels and rules.
     pub names: Option<(&'a str, &'a str)>,
@@ -106,6 +113,7 @@ impl Message {
         Some(Self { kind, body })
     }
 
+    /// Returns the kind of the message.
     pub fn kind(&self) -> MessageKind {
         self.kind
     }
@@ -120,6 +128,7 @@ impl Message {
         Raw { kind: self.kind.new_type() + 1, body: self.body.clone() }
     }
 
+    /// Returns the address family (AF_*).
     pub fn family(&self) -> u8 {
         self.byte(0)
     }
@@ -133,12 +142,14 @@ impl Message {
         u32_at(&self.body, at).unwrap_or(0)
     }
 
+    /// Returns the value of an attribute.
     pub fn attribute(&self, wanted: u16) -> Option<&[u8]> {
         attributes(self.body.get(self.kind.header()..)?)
             .find(|(kind, _)| kind & NLA_TYPE_MASK == wanted)
             .map(|(_, value)| value)
     }
 
+    /// Returns the value of an attribute that is a 32-bit number.
     pub fn number(&self, wanted: u16) -> Option<u32> {
         u32_at(self.attribute(wanted)?, 0)
     }

@@ -54,7 +54,7 @@ pub use stats::{CountedLink, QdiscPlace, QdiscStats};
 
 use super::{
     SysError, ThreadRuntime,
-    ownership::{Alias, Mark, UNFINISHED_PAIR},
+    alias::{Alias, Mark, UNFINISHED_PAIR},
 };
 
 /// IFNAMSIZ without the final zero: a longer name is an alternative one.
@@ -102,6 +102,7 @@ pub struct PairPlan<'a> {
 /// The kind of a pair.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PairKind {
+    /// veth.
     Veth,
     /// In L2 mode, with the bond as the primary end. Linux 6.7 or later.
     Netkit,
@@ -126,7 +127,9 @@ impl fmt::Display for PairKind {
 /// The current state of the two ends of a pair.
 #[derive(Clone, Debug)]
 pub struct LinkPair {
+    /// bond0.
     pub bond: LinkInfo,
+    /// The port.
     pub port: LinkInfo,
 }
 
@@ -166,6 +169,10 @@ impl Netlink {
         self.link(request, name).await
     }
 
+    /// Returns the link of that ifindex.
+    ///
+    /// # Errors
+    /// There is no such device, or the kernel does not answer.
     pub async fn link_by_index(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
         self.link(LinkUnspec::new_with_index(ifindex).build(), &format!("ifindex {ifindex}")).await
     }
@@ -486,7 +493,10 @@ mod tests {
     use netlink_packet_route::link::Prop;
 
     use super::*;
-    use crate::sys::testing::{in_namespace, mac, veth};
+    use crate::sys::{
+        KernelDevices,
+        testing::{in_namespace, mac, veth},
+    };
 
     #[test]
     fn a_pair_is_created_as_planned_and_deleted_at_once() {
@@ -655,37 +665,61 @@ mod tests {
         });
     }
 
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    /// Creates a veth, both ends up.
+    async fn veth_up(devices: &KernelDevices, name: &str, far: &str) -> u32 {
+        let (near, far) = veth(devices, name, far).await;
+        for ifindex in [near.ifindex, far.ifindex] {
+            devices.netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
+        }
+        near.ifindex
+    }
+
     #[test]
-    fn addresses_and_routes_come_and_go() {
+    fn an_address_is_added_and_deleted_once() {
         in_namespace(async |devices| {
             let netlink = &devices.netlink;
-            let (bond, port) = veth(&devices, "bond0", "port0").await;
-            let (other, far) = veth(&devices, "eth9", "far9").await;
-            for ifindex in [bond.ifindex, port.ifindex, other.ifindex, far.ifindex] {
-                netlink.set(ifindex, LinkSetting::Up(true)).await.unwrap();
-            }
-            let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+            let bond = veth_up(&devices, "bond0", "port0").await;
             let addresses = [
-                Address::new(bond.ifindex, ip("192.0.2.1"), 24),
-                Address::new(bond.ifindex, ip("192.0.2.2"), 24),
-                Address { flags: libc::IFA_F_NODAD, ..Address::new(bond.ifindex, ip("2001:db8::1"), 64) },
+                Address::new(bond, ip("192.0.2.1"), 24),
+                Address::new(bond, ip("192.0.2.2"), 24),
+                Address { flags: libc::IFA_F_NODAD, ..Address::new(bond, ip("2001:db8::1"), 64) },
             ];
             for address in addresses.iter().chain(&addresses) {
                 netlink.add_address(address).await.unwrap();
             }
-            let present = netlink.addresses_of(bond.ifindex).await.unwrap();
+            let present = netlink.addresses_of(bond).await.unwrap();
             for address in &addresses {
                 let same: Vec<_> = present.iter().filter(|found| found.is_same(address)).collect();
                 assert_eq!(same.len(), 1, "{address:?}");
                 assert_eq!(same[0].broadcast, address.broadcast);
                 assert!(!same[0].is_tentative() && !same[0].by_kernel && same[0].lifetime.is_none());
             }
+            for address in addresses.iter().chain(&addresses) {
+                netlink.del_address(address).await.unwrap();
+            }
+            let present = netlink.addresses_of(bond).await.unwrap();
+            assert!(present.iter().all(|address| address.by_kernel), "{present:?}");
+        });
+    }
 
+    #[test]
+    fn a_route_replaces_that_of_its_device_only() {
+        in_namespace(async |devices| {
+            let netlink = &devices.netlink;
+            let bond = veth_up(&devices, "bond0", "port0").await;
+            let other = veth_up(&devices, "eth9", "far9").await;
+            netlink.add_address(&Address::new(bond, ip("192.0.2.1"), 24)).await.unwrap();
+            let of_v6 = Address { flags: libc::IFA_F_NODAD, ..Address::new(bond, ip("2001:db8::1"), 64) };
+            netlink.add_address(&of_v6).await.unwrap();
             let default = |via: &str, metric| KernelRoute {
                 metric,
-                ..KernelRoute::new(bond.ifindex, ip("0.0.0.0"), 0, Some(ip(via)))
+                ..KernelRoute::new(bond, ip("0.0.0.0"), 0, Some(ip(via)))
             };
-            let v6 = KernelRoute::new(bond.ifindex, ip("2001:db8:1::"), 48, Some(ip("2001:db8::9")));
+            let v6 = KernelRoute::new(bond, ip("2001:db8:1::"), 48, Some(ip("2001:db8::9")));
             // The second replaces the first, the third is another route.
             for route in
                 [default("192.0.2.9", 0), default("192.0.2.8", 0), default("192.0.2.7", 5), v6.clone()]
@@ -694,14 +728,14 @@ mod tests {
                 netlink.replace_route(&route).await.unwrap();
             }
             let ours = async || {
-                let mut routes = netlink.routes_of(bond.ifindex).await.unwrap();
+                let mut routes = netlink.routes_of(bond).await.unwrap();
                 routes.retain(|route| !route.is_automatic());
                 routes
             };
             assert_eq!(ours().await, [default("192.0.2.8", 0), default("192.0.2.7", 5), v6.clone()]);
 
-            netlink.add_address(&Address::new(other.ifindex, ip("198.51.100.1"), 24)).await.unwrap();
-            let theirs = KernelRoute::new(other.ifindex, ip("0.0.0.0"), 0, Some(ip("198.51.100.9")));
+            netlink.add_address(&Address::new(other, ip("198.51.100.1"), 24)).await.unwrap();
+            let theirs = KernelRoute::new(other, ip("0.0.0.0"), 0, Some(ip("198.51.100.9")));
             let error = netlink.replace_route(&theirs).await.unwrap_err();
             assert_eq!(error.errno(), Some(Errno::EEXIST));
             assert_eq!(ours().await.len(), 3, "{error}");
@@ -711,11 +745,6 @@ mod tests {
                 netlink.del_route(&route).await.unwrap();
             }
             assert_eq!(ours().await, []);
-            for address in addresses.iter().chain(&addresses) {
-                netlink.del_address(address).await.unwrap();
-            }
-            let present = netlink.addresses_of(bond.ifindex).await.unwrap();
-            assert!(present.iter().all(|address| address.by_kernel), "{present:?}");
         });
     }
 

@@ -13,6 +13,9 @@ const AT_MOST: usize = 256;
 impl Netlink {
     /// Returns the numbers of other namespaces in the client's, at most 256: a device that was moved there from here has given its
     /// namespace one. The kernel answers without RTNL.
+    ///
+    /// # Errors
+    /// The kernel does not list the namespaces.
     pub async fn other_namespaces(&self) -> Result<Vec<i32>, SysError> {
         let each = |ids: &mut Vec<i32>, raw: Raw| ids.extend(number_in(&raw));
         let ids = self.dump_raw(&asking(&[]), "the network namespaces", Vec::new, each).await?;

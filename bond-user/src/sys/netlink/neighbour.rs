@@ -21,6 +21,9 @@ impl Netlink {
     /// Makes the kernel probe a few neighbours of a device, confirmed ones first (NUD_PROBE: a unicast ARP request or
     /// neighbour solicitation). Returns how many there are to probe, including those for which the kernel is
     /// resolving, or has failed to resolve, the address: these it probes by itself.
+    ///
+    /// # Errors
+    /// The device does not exist, its neighbours cannot be listed, or the kernel refuses to probe one.
     pub async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError> {
         let on = || super::called(ifindex);
         // The list of a missing device would be empty.
@@ -47,6 +50,9 @@ impl Netlink {
 
     /// Returns the neighbours of all devices, and the addresses that bridges have learnt at their ports, each with the time
     /// since it spoke.
+    ///
+    /// # Errors
+    /// The kernel does not list the neighbours, or the entries of the bridges.
     pub async fn all_neighbours(&self) -> Result<Vec<Neighbour>, SysError> {
         let mut learnt = NeighbourMessage::default();
         learnt.header.family = AddressFamily::Bridge;
@@ -75,6 +81,7 @@ impl Netlink {
 pub struct Neighbour {
     /// The device by which it is reached, or the port of a bridge.
     pub ifindex: u32,
+    /// The MAC address.
     pub mac: Mac,
     /// None: a bridge has learnt the MAC address.
     pub address: Option<IpAddr>,

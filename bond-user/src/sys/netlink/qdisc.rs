@@ -26,7 +26,9 @@ const BURST_FRAMES: u32 = 2;
 /// One frame of `bytes` bytes leaves in each `period`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FramePace {
+    /// The bytes of a frame on the wire.
     pub bytes: u32,
+    /// The time between two frames.
     pub period: Duration,
 }
 
@@ -51,6 +53,9 @@ impl FramePace {
 
 impl Netlink {
     /// Makes sch_tbf the root qdisc of a device. EOPNOTSUPP, ENOENT where the kernel has none.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP or ENOENT if the kernel has no sch_tbf; the device does not exist, or refuses the qdisc.
     pub async fn set_pace(&self, ifindex: u32, pace: FramePace) -> Result<(), SysError> {
         let failed = |error| SysError::netlink("set the qdisc tbf", called(ifindex), error);
         match self.replace_root(ifindex, pace).await.map_err(failed) {

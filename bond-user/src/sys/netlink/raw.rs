@@ -23,7 +23,9 @@ const IN_FLIGHT: usize = 64;
 /// A message of rtnetlink: its type, and the family's header with the attributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Raw {
+    /// The type of the message (RTM_*).
     pub kind: u16,
+    /// The bytes after struct nlmsghdr.
     pub body: Vec<u8>,
 }
 

@@ -25,6 +25,7 @@ use crate::sys::{
 /// A unicast route with one next hop.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KernelRoute {
+    /// The device.
     pub ifindex: u32,
     /// The network; 0.0.0.0 or :: for the default route.
     pub to: IpAddr,
@@ -36,6 +37,7 @@ pub struct KernelRoute {
     pub metric: u32,
     /// The source address of packets that have none yet.
     pub source: Option<IpAddr>,
+    /// The routing table.
     pub table: u32,
     /// RT_SCOPE_*
     pub scope: u8,
@@ -208,6 +210,9 @@ pub struct ResolvedRoute {
 impl Netlink {
     /// Returns the path to a host that the kernel would choose now; `None` if there is none, or the host is this one.
     /// The kernel answers without RTNL.
+    ///
+    /// # Errors
+    /// The kernel does not answer, or answers with an error that is not about the target.
     pub async fn route_to(&self, target: IpAddr) -> Result<Option<ResolvedRoute>, SysError> {
         let mut request = RouteMessage::default();
         let (family, bits) = match target {
@@ -250,6 +255,9 @@ impl Netlink {
 
     /// Returns the unicast routes over one device, of all tables. Routes with several next hops belong to no single
     /// device.
+    ///
+    /// # Errors
+    /// The kernel does not list the routes.
     pub async fn routes_of(&self, ifindex: u32) -> Result<Vec<KernelRoute>, SysError> {
         let mut routes = self.routes().await?;
         routes.retain(|route| route.ifindex == ifindex);
@@ -273,6 +281,10 @@ impl Netlink {
 
     /// Adds or replaces a route. Another one of the same network, metric and table is replaced if it uses the same
     /// device; one over another device has another owner, and the error is EEXIST.
+    ///
+    /// # Errors
+    /// EEXIST if another device has the route; the gateway is not reachable, the device does not exist or is down, or
+    /// the routes cannot be listed.
     pub async fn replace_route(&self, route: &KernelRoute) -> Result<(), SysError> {
         let same: Vec<_> =
             self.routes().await?.into_iter().filter(|found| found.has_same_key(route)).collect();
@@ -290,6 +302,9 @@ impl Netlink {
     }
 
     /// Deletes a route. A missing route counts as success.
+    ///
+    /// # Errors
+    /// The kernel refuses to delete the route, or gives no answer.
     pub async fn del_route(&self, route: &KernelRoute) -> Result<(), SysError> {
         let answer = self.change_raw(0, RouteNetlinkMessage::DelRoute(route.to_message()).into()).await;
         match answer.map_err(|error| failed("delete", route, error)) {

@@ -14,6 +14,7 @@ use crate::sys::SysError;
 /// A link, and the kernel's counters since it was created.
 #[derive(Clone, Debug)]
 pub struct CountedLink {
+    /// The link.
     pub link: LinkInfo,
     /// `None` if the kernel does not report them.
     pub stats: Option<Stats64>,
@@ -22,17 +23,23 @@ pub struct CountedLink {
 /// A qdisc at a device's root or ingress, and its counters since it was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QdiscStats {
+    /// The device.
     pub ifindex: u32,
     /// "noqueue", "mq", "fq_codel" ...
     pub kind: String,
+    /// Where it is attached.
     pub at: QdiscPlace,
+    /// Dropped packets.
     pub drops: u32,
+    /// How often the limit was reached.
     pub overlimits: u32,
+    /// Packets that were queued again.
     pub requeues: u32,
     /// Packets in the queue.
     pub queued: u32,
 }
 
+/// Where a qdisc is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QdiscPlace {
     /// For a qdisc with classes, the sum of all of them.
@@ -43,6 +50,9 @@ pub enum QdiscPlace {
 
 impl Netlink {
     /// Returns a link with its counters.
+    ///
+    /// # Errors
+    /// The device does not exist, or the kernel does not answer.
     pub async fn counted_link(&self, ifindex: u32) -> Result<CountedLink, SysError> {
         let on = format!("ifindex {ifindex}");
         let answer = self.ask_raw(reading(&LinkUnspec::new_with_index(ifindex).build())).await;
@@ -58,6 +68,9 @@ impl Netlink {
     }
 
     /// Returns the names of the BPF filters at a device's clsact ingress; none without that qdisc.
+    ///
+    /// # Errors
+    /// The kernel does not list the device's filters.
     pub async fn ingress_filters(&self, ifindex: u32) -> Result<Vec<String>, SysError> {
         let name = |option: &TcFilterBpfOption| match option {
             TcFilterBpfOption::ProgName(name) => Some(name.clone()),
@@ -67,6 +80,9 @@ impl Netlink {
     }
 
     /// Returns the programs of the BPF filters there, as `bpftool prog show id` takes them.
+    ///
+    /// # Errors
+    /// The kernel does not list the device's filters.
     pub async fn ingress_programs(&self, ifindex: u32) -> Result<Vec<u32>, SysError> {
         let program = |option: &TcFilterBpfOption| match option {
             TcFilterBpfOption::ProgId(program) => Some(*program),
@@ -92,6 +108,9 @@ impl Netlink {
     }
 
     /// Returns the outermost qdiscs of all devices of this namespace.
+    ///
+    /// # Errors
+    /// The kernel does not list the qdiscs.
     pub async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError> {
         let request = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
         let answer = self.list(request, "the qdiscs").await?;

@@ -146,6 +146,9 @@ where
 {
     /// Opens the connection in the network namespace of the calling thread, inside a tokio runtime. The returned
     /// future drives it.
+    ///
+    /// # Errors
+    /// A socket cannot be opened: the process lacks descriptors or memory.
     pub fn open() -> Result<(Self, impl Future<Output = ()> + Send + 'static), SysError> {
         let failed = |error| SysError::kernel("open a socket", "rtnetlink", error);
         let (handle, connection) = connect::<T>().map_err(failed)?;

@@ -1,7 +1,7 @@
 //! Texts in a message about a link. The kernel accepts any bytes in aliases and nearly any in names; the library
 //! rejects a message with a text that is not UTF-8, and the link would be missing.
 
-use crate::sys::ownership::Alias;
+use crate::sys::alias::Alias;
 
 /// struct ifinfomsg
 const HEADER: usize = 16;

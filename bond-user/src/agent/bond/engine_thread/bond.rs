@@ -18,10 +18,8 @@ use bond_core::{
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    EnslaveRequest, Member, Released, Reply,
     draft::Drafter,
     follow::{DecisionTimes, Followed, Follower},
-    handle::BondInput,
     links::{self, Links},
 };
 use crate::{
@@ -31,6 +29,8 @@ use crate::{
             announcer::Announcing,
             arp_prober::{ProbeRound, Probing},
             confirmer::Confirm,
+            engine_handle::{BondInput, Member, Released},
+            enslave_request::{EnslaveRequest, Reply},
             interface::Host,
             kernel_monitor,
             ledger::{Ledger, WordChange},

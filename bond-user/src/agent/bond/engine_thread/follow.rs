@@ -256,7 +256,7 @@ impl Running {
                 }
                 Some(DataPlaneEvent::HostMacLearned(mac)) => {
                     self.announcer.host_mac_changed();
-                    self.recording.add(Entry::Info(format!("the host behind the port has {mac}")));
+                    self.recording.add(Entry::Info(wording::host_mac_learned(mac)));
                 }
                 Some(DataPlaneEvent::Misdirected(_) | DataPlaneEvent::Flooded(_)) => {
                     if let Some(found) = record.as_ref().and_then(Misdirection::of) {

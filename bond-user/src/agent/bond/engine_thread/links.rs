@@ -11,9 +11,10 @@ use bond_core::{
     event::{Event, Link},
 };
 
-use super::{SpeedAnswer, bond::Running};
+use super::bond::Running;
 use crate::{
-    agent::bond::{recorder::Entry, work::Request},
+    agent::bond::{engine_handle::SpeedAnswer, recorder::Entry, work::Request},
+    report::wording,
     sys::{
         dataplane::DeviceReader,
         netlink::{Interfaces, LinkEvent, LinkInfo},
@@ -276,8 +277,8 @@ impl Running {
         let is_unreadable = why.is_some();
         if is_unreadable != std::mem::replace(&mut self.links.is_unreadable, is_unreadable) {
             self.recording.add(match why {
-                Some(why) => Entry::Warn(format!("links are read by netlink until then: {why}")),
-                None => Entry::Info("links are read without netlink again".to_owned()),
+                Some(why) => Entry::Warn(wording::links_by_netlink(why)),
+                None => Entry::Info(wording::links_without_netlink()),
             });
         }
     }

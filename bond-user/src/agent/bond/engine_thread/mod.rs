@@ -11,7 +11,6 @@
 mod bond;
 mod draft;
 mod follow;
-mod handle;
 mod links;
 #[cfg(test)]
 mod tests;
@@ -19,23 +18,18 @@ mod tests;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    thread,
     time::Duration,
 };
 
 use bond_core::{Time, event::Event};
-use crossbeam_channel::{Receiver, select_biased};
+use crossbeam_channel::select_biased;
 
-use self::{
-    bond::Running,
-    handle::{Flags, Input, locked},
-};
+use self::bond::Running;
+use super::engine_handle::{BondId, EngineHandle, EngineInputs, Flags, Input, locked};
 use crate::{
     report::moment::{boottime_ahead, monotonic as now},
     sys::dataplane::DeviceReader,
-};
-
-pub use self::handle::{
-    BondId, EngineHandle, EnslaveRequest, Member, Released, Reply, SpeedAnswer, Stopping,
 };
 
 /// A shorter difference between the clocks is that of the moments at which they are read.
@@ -45,6 +39,18 @@ const SLEEP: Duration = Duration::from_secs(3600);
 /// The longest sleep with one: ticks of the clocks take the agent for absent after
 /// [`bond_common::clock::layout::ClockEntry::AGENT_SILENCE`].
 const HEARTBEAT: Duration = Duration::from_millis(100);
+
+/// Starts the thread. `reader` is `None` if the kernel does not let devices be read without netlink: links are known by
+/// netlink's events then.
+///
+/// # Errors
+/// The process can start no further thread.
+pub fn start(reader: Option<Arc<DeviceReader>>) -> std::io::Result<EngineHandle> {
+    let (handle, inputs) = EngineHandle::new();
+    let engine = Loop::new(reader, Arc::clone(&inputs.flags));
+    thread::Builder::new().name("engine".into()).spawn(move || engine.run(&inputs))?;
+    Ok(handle)
+}
 
 struct Loop {
     reader: Option<Arc<DeviceReader>>,
@@ -59,7 +65,8 @@ impl Loop {
         Self { reader, bonds: HashMap::new(), flags, boottime_ahead: boottime_ahead() }
     }
 
-    fn run(mut self, inputs: &Receiver<(Time, Input)>, raised: &Receiver<()>) {
+    fn run(mut self, inputs: &EngineInputs) {
+        let EngineInputs { received, raised, .. } = inputs;
         loop {
             let next = self.bonds.values().filter_map(Running::deadline).min();
             let longest = if self.bonds.is_empty() { SLEEP } else { HEARTBEAT };
@@ -71,7 +78,7 @@ impl Loop {
                     }
                     None
                 }
-                recv(inputs) -> input => match input {
+                recv(received) -> input => match input {
                     Ok(input) => Some(input),
                     Err(_) => return,
                 },

@@ -13,18 +13,15 @@ use bond_core::{
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 
-use super::{
-    EnslaveRequest, Member, Released,
-    bond::Running,
-    follow::DecisionTimes,
-    handle::{BondId, BondInput},
-};
+use super::{bond::Running, follow::DecisionTimes};
 use crate::{
     agent::{
         AgentError,
         bond::{
             announcer::{AnnounceOrders, Announcing},
             arp_prober::{ProbeOrders, Probing},
+            engine_handle::{BondId, BondInput, Member, Released},
+            enslave_request::EnslaveRequest,
             interface::Host,
             ledger::Ledger,
             receipt_writer::ReceiptWriter,

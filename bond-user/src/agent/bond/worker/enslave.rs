@@ -10,7 +10,7 @@ use super::{SlaveDevice, Worker, waiting};
 use crate::{
     agent::{
         AgentError,
-        bond::{engine_thread::EnslaveRequest, path_check::hooked_at, recorder::Entry, work::Enslave},
+        bond::{enslave_request::EnslaveRequest, path_check::hooked_at, recorder::Entry, work::Enslave},
     },
     report::{log, wording},
     sys::{

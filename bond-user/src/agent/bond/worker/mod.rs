@@ -3,8 +3,8 @@
 //!
 //! [`enslave`] and [`release`] are the halves of a membership, [`macs`] changes MAC
 //! addresses, [`reads`] reads and sends what the engine's clocks ask for, [`pending`] reads what may
-//! have changed, [`options`] is about options and the MTU. What was found wrong on the path of the packets is
-//! repaired in [`path_check`](crate::agent::bond::path_check).
+//! have changed, [`options`] is about options and the MTU. [`repair`] restores what other
+//! processes have changed on the path of the packets.
 
 mod enslave;
 mod macs;
@@ -12,6 +12,7 @@ mod options;
 mod pending;
 mod reads;
 mod release;
+mod repair;
 
 use std::{
     collections::HashMap,
@@ -30,10 +31,11 @@ use crate::{
         bond::{
             announcer::Announcing,
             clock::ClockKeeper,
-            engine_thread::{BondId, EngineHandle},
+            engine_handle::{BondId, EngineHandle},
             interface::Host,
             path_check::PathCheck,
             recorder::{Entry, Recording},
+            waiting,
             work::{End, Job, Jobs, Request, Urgent, WeakWorkQueue},
         },
     },
@@ -291,11 +293,10 @@ impl Worker {
 
     /// Without found.json no other agent could adopt the bond, and no command restore its slaves.
     fn write_record_again(&self) {
-        let (recording, what) = (&self.recording, "its found.json was removed by another process");
-        match self.record.write_again() {
-            Ok(()) => recording.warn(format!("{what}; it is written again")),
-            Err(error) => recording.warn(format!("{what}: {error}")),
-        }
+        self.recording.warn(match self.record.write_again() {
+            Ok(()) => wording::record_restored(),
+            Err(error) => wording::record_removed(error),
+        });
     }
 
     /// Another process has unmounted bpffs, or removed files in it: only this agent holds the programs at their hooks now. Or
@@ -337,11 +338,6 @@ impl Worker {
             self.recording.warn(error.to_string());
         }
     }
-}
-
-/// Runs what waits for RTNL inside a system call, for as long as another process holds it, while other tasks run.
-pub(super) fn waiting<T>(work: impl FnOnce() -> T) -> T {
-    tokio::task::block_in_place(work)
 }
 
 /// Returns the hook that a configuration means.

@@ -11,7 +11,7 @@ use crate::{
         LinkEventSource,
         bond::{
             announcer::{Prepared, SentRound},
-            engine_thread::SpeedAnswer,
+            engine_handle::SpeedAnswer,
             interface::Host,
             recorder::Entry,
             work::Reads,
@@ -33,8 +33,7 @@ impl Worker {
             self.write_record_again();
         }
         for map in restored {
-            let text = format!("BPF map {map} was modified by another process; restored");
-            self.recording.add(Entry::Restored(text));
+            self.recording.add(Entry::Restored(wording::map_restored(map)));
         }
         if let Some(pinned) = pinned {
             self.pins_changed(pinned);

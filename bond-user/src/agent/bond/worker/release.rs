@@ -4,7 +4,7 @@ use bond_common::{abi::Slot, mac::Mac};
 
 use super::{Worker, waiting};
 use crate::{
-    agent::{AgentError, bond::engine_thread::Reply},
+    agent::{AgentError, bond::enslave_request::Reply},
     report::{log, wording},
     sys::{
         enslave::RestoreOutcome,

@@ -13,10 +13,10 @@ use super::{
 use crate::{
     agent::{
         AgentError,
-        bond::{engine_thread::BondId, interface::Host, work::End},
+        bond::{engine_handle::BondId, interface::Host, work::End},
         lifecycle::{
-            configured,
-            create::{Created, DEFAULT_MTU},
+            DEFAULT_MTU, configured,
+            create::Created,
             join::{self, Joining},
             machine::Machine,
             port::port_of,

@@ -15,7 +15,7 @@ use self::plan::{AdoptPlan, Remains};
 use crate::{
     agent::{
         AgentError,
-        bond::engine_thread::BondId,
+        bond::engine_handle::BondId,
         lifecycle::{create::Created, machine::Machine},
     },
     api::MissingSlaves,

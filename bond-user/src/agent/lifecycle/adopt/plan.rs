@@ -9,11 +9,9 @@ use super::{
 };
 use crate::{
     agent::{
-        bond::{
-            interface::{Host, Queues},
-            worker,
-        },
+        bond::{interface::Host, worker},
         lifecycle::checks,
+        queues::Queues,
     },
     config::BondConfig,
     store::record::{Record, RecordedPair, Shape},
@@ -103,7 +101,10 @@ pub fn plan(config: &BondConfig, cookie: u64, observed: &AdoptFacts) -> Result<A
     plan_of(config, seen, observed.record.as_ref().ok_or(Misfit::NoRecord)?)
 }
 
-/// The same of a bond that was finished once.
+/// Plans the adoption of a bond whose creation was finished.
+///
+/// # Errors
+/// The bond has another shape than its configuration wants, and adoption cannot change that ([`Misfit`]).
 pub fn plan_of(config: &BondConfig, seen: &SeenBond, record: &Record) -> Result<AdoptPlan, Misfit> {
     let Shape { pair, port, datapath, queues } = record.shape();
     let portless = || {

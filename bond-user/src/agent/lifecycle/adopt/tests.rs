@@ -11,7 +11,7 @@ use super::{
 use crate::{
     agent::{
         AgentError,
-        bond::{engine_thread::BondId, work::End},
+        bond::{engine_handle::BondId, work::End},
         lifecycle::{
             create::bring_up,
             end::take_down,
@@ -25,9 +25,10 @@ use crate::{
         record::{Record, RecordedPair, Shape},
     },
     sys::{
+        alias::Mark,
         dataplane::Unfit,
         netlink::{In6AddrGenMode, LinkInfo},
-        ownership::{Mark, Ownership},
+        ownership::Ownership,
         testing::{self, found, mac},
     },
 };

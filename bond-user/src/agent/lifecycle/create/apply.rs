@@ -10,12 +10,7 @@ use super::{
 use crate::{
     agent::{
         AgentError,
-        bond::{
-            engine_thread::BondId,
-            guard::GuardState,
-            interface::{Host, Queues},
-            worker,
-        },
+        bond::{engine_handle::BondId, guard::GuardState, interface::Host, worker},
         lifecycle::{
             checks::check_queue,
             configured::{configure, configured},
@@ -25,22 +20,26 @@ use crate::{
             port::port_of,
             start::{Plane, Started, start},
         },
+        queues::Queues,
     },
     config::BondConfig,
     report::{log, wording},
     store::record::{Ends, Record},
     sys::{
+        alias::Mark,
         announcer::Announced,
         dataplane::{Hook, Port},
         enslave::EnslavePlan,
         found::Found,
         netlink::{self, LinkSetting, PairKind, PairPlan},
         offload::{self, Role},
-        ownership::Mark,
     },
 };
 
 /// Creates the bond of this plan. If it fails, or is dropped half-way, [`crate::store::record::undo`] restores everything.
+///
+/// # Errors
+/// A step failed. The steps before it stay for the undo.
 pub async fn apply(
     machine: &Machine,
     id: BondId,

@@ -6,12 +6,13 @@ use super::{DEFAULT_MTU, observe::CreateFacts};
 use crate::{
     agent::{
         AgentError,
-        bond::{interface::Queues, worker},
+        bond::worker,
         lifecycle::{
             checks::{check_nic, check_queue, check_queues_differ},
             move_addresses::Moved,
             slaves::Wanted,
         },
+        queues::Queues,
     },
     api::MissingSlaves,
     config::{self, BondConfig, SlaveConfig},
@@ -198,7 +199,7 @@ fn choose_slaves(
         match observed.and_then(|found| check_nic(slave, &found).map(|()| found)) {
             Ok(found) => joining.push((Box::new(slave.clone()), Box::new(found))),
             Err(AgentError::Sys(error)) if error.is_gone() && missing == MissingSlaves::Await => {
-                warnings.push(format!("{}: {}: absent, joins when it appears", config.name, slave.name));
+                warnings.push(format!("{}: {}", config.name, wording::slave_absent(&slave.name)));
             }
             Err(error) if missing == MissingSlaves::Await => refusals.push(error),
             Err(error) => return Err(error),
@@ -207,7 +208,7 @@ fn choose_slaves(
     if joining.is_empty() && !refusals.is_empty() {
         return Err(refusals.swap_remove(0));
     }
-    let awaited = |error| format!("{}: {error}; until then the bond runs without it", config.name);
+    let awaited = |error| wording::slave_awaited(&config.name, error);
     warnings.extend(refusals.into_iter().map(awaited));
     Ok(Slaves { joining, warnings })
 }

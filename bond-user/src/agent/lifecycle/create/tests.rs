@@ -9,7 +9,7 @@ use super::{
 use crate::{
     agent::{
         AgentError,
-        bond::engine_thread::BondId,
+        bond::engine_handle::BondId,
         lifecycle::{
             end::{take_down, undo},
             testing::{Site, bond, busy, fail_each_call},
@@ -149,7 +149,7 @@ fn the_bond_has_the_permanent_mac_of_the_slave_that_mac_names() {
             &|observed| observed.slaves[1] = gone("nic1"),
             Await,
             "tc 1500 queues 16 02:00:00:00:00:01 pair netkit/veth: enslave nic0, configure, settle, bond0: nic1: absent, \
-             joins when it appears, bond0: mac = nic1: it is not there, so the bond has the MAC address of its first slave \
+             joins when it appears, bond0: mac = nic1: this slave does not exist, so the bond has the MAC address of its first slave \
              until it is created again",
         ),
     ]);

@@ -13,8 +13,8 @@ use crate::{
         lifecycle::{
             configured::{self, route_over},
             join,
+            slaves::slot_of,
         },
-        options::slot_of,
     },
     config::{BondConfig, SlaveConfig},
     report::{log, wording},
@@ -60,11 +60,14 @@ impl Agent {
         let _turn = bond.turn.lock().await;
         if let Some(guard) = plan.guard {
             let before = self.set_guard(&bond, guard).await?;
-            outcome.changed_of(name, format!("guard={guard} (was {before})"));
+            outcome.changed_of(name, wording::changed("guard", guard, before));
         }
         if let Some(clock) = plan.clock {
             self.set_clock(&bond, &plan.wanted);
-            outcome.changed(format!("{name}: clock={}", wording::wanted_clock(clock.wanted_period())));
+            outcome.changed(format!(
+                "{name}: {}",
+                wording::set_to("clock", wording::wanted_clock(clock.wanted_period()))
+            ));
         }
         if let Some(path) = &plan.path {
             self.set_path(&bond, &plan.wanted);
@@ -80,7 +83,7 @@ impl Agent {
         }
         if let Some(damping) = plan.damping {
             self.set_damping(&bond, damping).await?;
-            outcome.changed_of(name, format!("damping={}", wording::wanted_damping(damping)));
+            outcome.changed_of(name, wording::set_to("damping", wording::wanted_damping(damping)));
         }
         if let Some(watch) = plan.watch {
             self.set_watch(&bond, watch).await?;
@@ -105,10 +108,10 @@ impl Agent {
         let goal = bond.goal();
         let awaited = |slave: &str| goal.wanted.iter().any(|wanted| wanted.name() == slave);
         for slave in absent.iter().filter(|slave| !awaited(slave)) {
-            outcome.changed_of(&wanted.name, format!("{slave}: absent, joins when it appears"));
+            outcome.changed_of(&wanted.name, wording::slave_absent(slave));
         }
         if let Some(on_exit) = on_exit {
-            outcome.changed_of(&wanted.name, format!("on_exit={on_exit} (was {})", goal.config.on_exit));
+            outcome.changed_of(&wanted.name, wording::changed("on_exit", on_exit, goal.config.on_exit));
         }
         let before = &goal.config;
         bond.change_goal(|goal| {
@@ -189,25 +192,25 @@ impl Agent {
                 None => Err(AgentError::NoSuchBond(name.to_string())),
             };
             match answer {
-                Ok(()) => outcome.changed_of(name, format!("mtu={mtu} (was {before})")),
+                Ok(()) => outcome.changed_of(name, wording::changed("mtu", mtu, before)),
                 Err(error) => outcome.fail(name, &error),
             }
         }
         for net in &plan.new_addresses {
             match devices.add_address(&address(plan.ifindex, net)).await {
-                Ok(()) => outcome.changed_of(name, format!("address {net}: added")),
+                Ok(()) => outcome.changed_of(name, wording::address_added(net)),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.new_routes {
             match devices.replace_route(route).await {
-                Ok(()) => outcome.changed_of(name, format!("route {route}: set")),
+                Ok(()) => outcome.changed_of(name, wording::route_set(route)),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
         for route in &plan.old_routes {
             match devices.del_route(route).await {
-                Ok(()) => outcome.changed_of(name, format!("route {route}: removed")),
+                Ok(()) => outcome.changed_of(name, wording::route_deleted(route)),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
@@ -217,7 +220,7 @@ impl Agent {
         let _others_stay = PromoteSecondaries::of(&**devices, &plan.device);
         for net in &plan.old_addresses {
             match devices.del_address(&address(plan.ifindex, net)).await {
-                Ok(()) => outcome.changed_of(name, format!("address {net}: removed")),
+                Ok(()) => outcome.changed_of(name, wording::address_deleted(net)),
                 Err(error) => outcome.fail(name, &error.into()),
             }
         }
@@ -239,6 +242,6 @@ impl Agent {
 fn say(outcome: &mut Outcome, of: &str, changed: &[Setting]) {
     let word = |value: &str| if value.is_empty() { "none".to_owned() } else { value.to_owned() };
     for (key, after, before) in changed {
-        outcome.changed(format!("{of}: {key}={} (was {})", word(after), word(before)));
+        outcome.changed(format!("{of}: {}", wording::changed(key, word(after), word(before))));
     }
 }

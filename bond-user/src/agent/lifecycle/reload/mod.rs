@@ -17,7 +17,7 @@ use bond_core::name::BondName;
 use tracing::{info, warn};
 
 use crate::{
-    agent::{Agent, AgentError, Bond, Outcome, Phase, access::Access, bond::engine_thread::Stopping},
+    agent::{Agent, AgentError, Bond, Outcome, Phase, Stopping, access::Access},
     api::MissingSlaves,
     config::{BondConfig, Config},
     report::wording,

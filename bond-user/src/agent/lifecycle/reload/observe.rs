@@ -9,8 +9,8 @@ use super::plan::wanted_mtu;
 use crate::{
     agent::{
         Agent, AgentError, Bond, Goal,
-        bond::interface::Queues,
-        lifecycle::{create::DEFAULT_MTU, join},
+        lifecycle::{DEFAULT_MTU, join},
+        queues::Queues,
     },
     config::{BondConfig, SlaveConfig},
     sys::{

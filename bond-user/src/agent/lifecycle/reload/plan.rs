@@ -16,7 +16,7 @@ use crate::{
     agent::{
         AgentError, Goal,
         bond::worker,
-        lifecycle::{checks, configured::route_over, create::DEFAULT_MTU},
+        lifecycle::{DEFAULT_MTU, checks, configured::route_over},
     },
     config::{BondConfig, Change, Guard, OnExit, SlaveConfig, WantedClock, WantedPath},
     sys::netlink::{Address, KernelRoute},
@@ -171,7 +171,12 @@ pub fn wanted_mtu(before: &BondConfig, wanted: &BondConfig) -> Option<u32> {
     wanted.mtu.or(before.mtu.and(Some(DEFAULT_MTU)))
 }
 
-/// Addresses and routes that are not the file's stay: others may have put them there.
+/// Plans what a reload changes on bond0. Addresses and routes that are not the file's are kept: another program may
+/// have added them.
+///
+/// # Errors
+/// The MTU does not fit a slave or the IPv6 addresses, or bond0 is in another network namespace and would have to
+/// change.
 pub fn plan_host(
     before: &BondConfig,
     wanted: &BondConfig,

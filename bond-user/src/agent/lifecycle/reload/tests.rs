@@ -16,12 +16,12 @@ use super::{
 use crate::{
     agent::{
         Agent, AgentError, Goal, Outcome,
-        bond::interface::Queues,
         lifecycle::{
             configured::route_over,
             slaves::Wanted,
             testing::{Site, becomes, bond, fail_each_call},
         },
+        queues::Queues,
     },
     config::{BondConfig, Config},
     sys::{

@@ -1,5 +1,7 @@
 //! Numbers of the kernel's headers: families, attributes, flags.
 
+#![expect(missing_docs, reason = "the kernel's names and numbers")]
+
 /// AF_INET, AF_INET6 and AF_MPLS, as in headers.
 pub const INET: u8 = libc::AF_INET as u8;
 pub const INET6: u8 = libc::AF_INET6 as u8;

@@ -27,11 +27,13 @@ impl Message {
         self.byte(11)
     }
 
+    /// Returns what identifies a neighbour: family, address and flags.
     pub fn neighbour_key(&self) -> (u8, Option<IpAddr>, u8) {
         const NTF_PROXY: u8 = 8;
         (self.family(), self.ip(NDA_DST), self.neighbour_flags() & NTF_PROXY)
     }
 
+    /// Returns the neighbour for another device.
     pub fn neighbour_for(&self, substitute: &Substitute<'_>) -> Self {
         /// NUD_REACHABLE | STALE | NOARP | PERMANENT. The kernel determines the outcome of the other states.
         const KNOWN: u16 = 0x02 | 0x04 | 0x40 | 0x80;
@@ -52,10 +54,12 @@ impl Message {
         [FRA_IIFNAME, FRA_OIFNAME].iter().any(|kind| self.name(*kind) == Some(name))
     }
 
+    /// Returns the priority of a rule.
     pub fn rule_priority(&self) -> u32 {
         self.number(FRA_PRIORITY).unwrap_or(0)
     }
 
+    /// Returns the rule for another device.
     pub fn rule_for(&self, substitute: &Substitute<'_>) -> Self {
         let mut message = Builder::of(self);
         message.set_word(8, self.word(8) & RULE_SETTABLE);
@@ -70,6 +74,7 @@ impl Message {
         message.done()
     }
 
+    /// Returns the id of a next hop.
     pub fn next_hop_id(&self) -> u32 {
         self.number(NHA_ID).unwrap_or(0)
     }
@@ -79,6 +84,7 @@ impl Message {
         self.attribute(NHA_GROUP).unwrap_or_default().chunks_exact(8).filter_map(|member| u32_at(member, 0))
     }
 
+    /// Returns the next hop for another device.
     pub fn next_hop_for(&self, substitute: &Substitute<'_>) -> Self {
         let mut message = Builder::of(self);
         // The kernel determines its scope.

@@ -26,6 +26,7 @@ impl Message {
         self.word(8) & CLONED != 0
     }
 
+    /// Returns the destination of a route; `None` for a default route.
     pub fn destination(&self) -> Option<IpAddr> {
         self.ip(RTA_DST)
     }
@@ -36,6 +37,7 @@ impl Message {
         Some(u32::from_be_bytes(destination.try_into().ok()?) >> 12)
     }
 
+    /// Returns the source address that the route prefers.
     pub fn preferred_source(&self) -> Option<IpAddr> {
         self.ip(RTA_PREFSRC)
     }

@@ -1,33 +1,35 @@
 //! How other threads and tasks reach the engine thread.
 
-use std::{
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool},
-    thread,
-};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::AtomicBool};
 
-use bond_common::{abi::Slot, mac::Mac};
+use bond_common::abi::Slot;
 use bond_core::{
     NewBond, OrphanState, Refusal, Time,
     command::Notice,
-    event::{Duplex, Event, Link, NewSlave, Speed},
+    event::{Duplex, Event, Link, Speed},
     status::{BondStatus, Pending},
 };
-use crossbeam_channel::{Sender, bounded};
-use tokio::sync::{OwnedMutexGuard, oneshot, watch};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use tokio::sync::{oneshot, watch};
 
-use super::Loop;
 use crate::{
     agent::{
-        AgentError,
+        AgentError, Stopping,
         bond::{
-            announcer::Announcing, arp_prober::Probing, interface::Host, ledger::Ledger, link_mail::LinkMail,
-            missed_failovers::MissedFailovers, recorder::Recording, work::WorkQueue,
+            announcer::Announcing,
+            arp_prober::Probing,
+            enslave_request::{EnslaveRequest, Reply},
+            interface::Host,
+            ledger::Ledger,
+            link_mail::LinkMail,
+            missed_failovers::MissedFailovers,
+            recorder::Recording,
+            work::WorkQueue,
         },
     },
     report::moment::monotonic as now,
     sys::{
-        dataplane::{DeviceReader, Events, MapMirror},
-        found::Found,
+        dataplane::{Events, MapMirror},
         netlink::LinkEvent,
     },
 };
@@ -83,9 +85,6 @@ pub(super) enum BondInput {
     },
 }
 
-/// The answer to a request whose last part the worker does.
-pub type Reply = oneshot::Sender<Result<(), AgentError>>;
-
 /// A slave that leaves.
 #[derive(Debug)]
 pub struct Released {
@@ -93,19 +92,6 @@ pub struct Released {
     pub done: oneshot::Receiver<Result<(), AgentError>>,
     /// What the administrator should know about slaves that left with it; ready before `done`.
     pub notes: oneshot::Receiver<Vec<Notice>>,
-}
-
-/// An interface that is to be enslaved. It goes to the engine, which accepts or refuses it, then to the worker, which sets it
-/// up, and back to the engine: then it is answered.
-pub struct EnslaveRequest {
-    pub slave: NewSlave,
-    /// The original state of the interface.
-    pub found: Found,
-    /// The MAC address that the slave gets, if one is configured.
-    pub mac: Option<Mac>,
-    /// Released as soon as the record names the interface, unless the caller holds it for longer.
-    pub claim: Option<OwnedMutexGuard<()>>,
-    pub reply: Reply,
 }
 
 /// What a slave's link is capable of.
@@ -153,6 +139,14 @@ pub struct EngineHandle {
     raised: Sender<()>,
 }
 
+/// What the thread reads.
+pub(super) struct EngineInputs {
+    pub received: Receiver<(Time, Input)>,
+    /// There is something in `flags`.
+    pub raised: Receiver<()>,
+    pub flags: Arc<Mutex<Flags>>,
+}
+
 /// What the thread has to read again: the last state, and not how often it changed.
 #[derive(Default)]
 pub(super) struct Flags {
@@ -162,24 +156,13 @@ pub(super) struct Flags {
     pub links: LinkMail,
 }
 
-/// The thread has ended, which it does only when the agent does.
-#[derive(Debug, thiserror::Error)]
-#[error("the agent is stopping")]
-pub struct Stopping;
-
 impl EngineHandle {
-    /// Starts the thread. `reader` is None where the kernel does not let devices be read without netlink;
-    /// links are known by netlink's events then.
-    ///
-    /// # Errors
-    /// The process can start no further thread.
-    pub fn start(reader: Option<Arc<DeviceReader>>) -> std::io::Result<Self> {
+    /// Returns a handle, and the ends of its channels for the thread.
+    pub(super) fn new() -> (Self, EngineInputs) {
         let (inputs, received) = bounded(INPUTS);
         let (raised, seen) = bounded(1);
         let flags = Arc::<Mutex<Flags>>::default();
-        let engine = Loop::new(reader, Arc::clone(&flags));
-        thread::Builder::new().name("engine".into()).spawn(move || engine.run(&received, &seen))?;
-        Ok(Self { inputs, flags, raised })
+        (Self { inputs, flags: Arc::clone(&flags), raised }, EngineInputs { received, raised: seen, flags })
     }
 
     fn send(&self, input: Input) {
