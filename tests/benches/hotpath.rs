@@ -25,7 +25,7 @@ use programs::{Bench, Program, index};
 use raw::{DeviceReads, Loads};
 use xbond_tests::{
     figures::{Figure, Measured, Target},
-    frames::{Case, GUEST, HOST, IPV4, PEER, Scene, Verdict, Way, cases, ethernet},
+    frames::{FrameCase, GUEST, HOST, IPV4, PEER, Scene, Verdict, Way, cases, ethernet},
 };
 
 const ROUNDS: usize = 9;
@@ -121,7 +121,7 @@ impl Drop for Pins {
     }
 }
 
-fn measure(bench: &Bench, stage: &Stage, case: &Case) -> Result<Vec<Figure>> {
+fn measure(bench: &Bench, stage: &Stage, case: &FrameCase) -> Result<Vec<Figure>> {
     let program = bench.program(case.way);
     let mut pins = Pins::default();
     let frame = &case.frame;
@@ -148,7 +148,7 @@ fn measure(bench: &Bench, stage: &Stage, case: &Case) -> Result<Vec<Figure>> {
 }
 
 /// Returns whether a bare redirect gives the same result.
-fn is_sent(case: &Case) -> bool {
+fn is_sent(case: &FrameCase) -> bool {
     case.way == Way::Transmit && case.verdict == Verdict::Forwarded
 }
 
@@ -161,7 +161,7 @@ fn fd(program: &Program) -> Result<std::os::fd::BorrowedFd<'_>> {
 
 /// Returns the figures. The rounds are of product and empty program and, for transmitted frames, of a bare redirect
 /// and, if it differs, of its empty program.
-fn figures(bench: &Bench, case: &Case, rounds: &[Vec<f64>]) -> Vec<Figure> {
+fn figures(bench: &Bench, case: &FrameCase, rounds: &[Vec<f64>]) -> Vec<Figure> {
     let way = if case.way == Way::Transmit { "transmit" } else { "receive" };
     let policy = policy(case.scene.policy);
     let less =
@@ -223,7 +223,7 @@ fn price_of_what_is_behind(bench: &Bench, stage: &Stage) -> Result<Vec<Figure>> 
 
 /// Measures the cost of checking whether the slave has a link: the same program without and with the check,
 /// alternating with programs that check before fewer packets, or by a helper.
-fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Vec<Figure>> {
+fn price_of_the_guard(bench: &Bench, cases: &[FrameCase]) -> Result<Vec<Figure>> {
     let case = cases.iter().find(|case| is_sent(case)).context("nothing is sent")?;
     let program = bench.program(case.way);
     let name = if bench.hook == Hook::Tc { names::TC_PORT_TX } else { names::XDP_PORT_TX };
@@ -277,13 +277,13 @@ fn price_of_the_guard(bench: &Bench, cases: &[Case]) -> Result<Vec<Figure>> {
 
 /// Measures the cost of a packet while every other CPU transmits by the same bond, which shows how little the CPUs
 /// share. Test runs take no queue lock, so that any increase is due to the programs.
-fn price_of_company(bench: &Bench, cases: &[Case], cpus: usize) -> Result<Vec<Figure>> {
+fn price_of_company(bench: &Bench, cases: &[FrameCase], cpus: usize) -> Result<Vec<Figure>> {
     if cpus < 2 {
         return Ok(Vec::new());
     }
     let mut figures = Vec::new();
     for way in [Way::Transmit, Way::Receive(0)] {
-        let delivered = |case: &&Case| case.way == way && case.verdict == Verdict::Forwarded;
+        let delivered = |case: &&FrameCase| case.way == way && case.verdict == Verdict::Forwarded;
         let case = cases.iter().find(delivered).context("nothing is forwarded")?;
         bench.set(&case.scene);
         let on = |cpu: usize| -> Result<f64> {

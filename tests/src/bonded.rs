@@ -41,6 +41,9 @@ macro_rules! on_each_datapath {
 }
 
 /// Starts an `xbond` with a bond on the lab's NICs, the first of them active, miimon=100 and no address.
+///
+/// # Errors
+/// The agent does not start, or ends before it is ready.
 pub fn run<'lab>(lab: &'lab Lab, datapath: Datapath, policy: &str, more: &[&str]) -> Result<Xbond<'lab>> {
     let policy = format!("fail_over_mac={policy}");
     let mut arguments =
@@ -63,6 +66,9 @@ pub enum Move {
 }
 
 /// Makes the bond fail over and waits until the agent reports it. Returns the time just before.
+///
+/// # Errors
+/// The bond has one slave, the link cannot be cut, or the agent does not report the failover in time.
 pub fn fail_over(lab: &Lab, xbond: &Xbond<'_>, by: Move) -> Result<Instant> {
     let active = active_slave(xbond)?;
     let other = lab.nics.iter().map(|nic| &nic.name).find(|name| **name != active);
@@ -81,6 +87,9 @@ pub fn fail_over(lab: &Lab, xbond: &Xbond<'_>, by: Move) -> Result<Instant> {
 }
 
 /// Returns the name of the active slave.
+///
+/// # Errors
+/// The agent does not answer, or the bond has no active slave.
 pub fn active_slave(xbond: &Xbond<'_>) -> Result<String> {
     let report = xbond.show(BOND)?;
     let active = report["bonds"][0]["active_slave"].as_str();
@@ -88,6 +97,9 @@ pub fn active_slave(xbond: &Xbond<'_>) -> Result<String> {
 }
 
 /// Waits until `holds`, polling every 20 ms; the error names `what`.
+///
+/// # Errors
+/// `holds` fails, or does not return true in time.
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + wait_limit();
     while !holds()? {
@@ -98,6 +110,9 @@ pub fn wait_until(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result
 }
 
 /// Waits until every IPv6 address of an interface may be used (DAD).
+///
+/// # Errors
+/// `ip` fails, or an address stays tentative.
 pub fn wait_for_addresses(netns: &NetNs, interface: &str) -> Result<()> {
     wait_until(&format!("an address of {interface} that is not tentative"), || {
         Ok(netns.ip(&format!("-6 -o address show dev {interface} tentative"))?.trim().is_empty())
@@ -105,6 +120,9 @@ pub fn wait_for_addresses(netns: &NetNs, interface: &str) -> Result<()> {
 }
 
 /// Waits until host and peer reach each other by IPv4.
+///
+/// # Errors
+/// One of them does not answer in time.
 pub fn wait_for_path(host: &NetNs, peer: &NetNs) -> Result<()> {
     for (from, to) in [(host, PEER_V4), (peer, HOST_V4)] {
         wait_until(&format!("an answer from {to}"), || reaches(from, to.into()))?;
@@ -113,6 +131,9 @@ pub fn wait_for_path(host: &NetNs, peer: &NetNs) -> Result<()> {
 }
 
 /// Returns whether one echo request is answered.
+///
+/// # Errors
+/// `ping` cannot be run.
 pub fn reaches(from: &NetNs, to: IpAddr) -> Result<bool> {
     Ok(from.ping(to, 1)?.received == 1)
 }

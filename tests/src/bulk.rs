@@ -43,6 +43,9 @@ impl BulkReport {
 impl Bulk {
     /// Sends `bytes` from an address in one namespace to an address in another. A connection without progress for 20
     /// s has failed.
+    ///
+    /// # Errors
+    /// An address is not in its namespace, or the connection is not accepted in time.
     pub fn start(from: (&NetNs, IpAddr), to: (&NetNs, IpAddr), bytes: u64) -> Result<Self> {
         let listener = to.0.run(|| Ok(TcpListener::bind(SocketAddr::new(to.1, 0))?));
         let listener = listener.with_context(|| format!("cannot listen on {} in {}", to.1, to.0.name()))?;
@@ -71,6 +74,9 @@ impl Bulk {
     }
 
     /// Waits until `bytes` have arrived in all.
+    ///
+    /// # Errors
+    /// The bytes did not arrive in time.
     pub fn wait_for(&self, bytes: u64) -> Result<()> {
         if self.received.wait(bytes, WAIT_LIMIT) {
             return Ok(());
@@ -79,6 +85,9 @@ impl Bulk {
     }
 
     /// Waits for the end; the same bytes must have arrived as were sent.
+    ///
+    /// # Errors
+    /// The connection failed, or other bytes arrived than were sent.
     pub fn finish(self) -> Result<BulkReport> {
         let sent = self.sender.join().map_err(|_| anyhow!("the sender panicked"))?;
         let received = self.receiver.join().map_err(|_| anyhow!("the receiver panicked"))?;

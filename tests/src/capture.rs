@@ -203,10 +203,17 @@ pub struct Capture {
 
 impl Capture {
     /// Starts to capture: every frame from the return of this call on.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
     pub fn start(namespace: &NetNs) -> Result<Self> {
         Self::with(namespace, PacketSocket::open_all(namespace)?)
     }
 
+    /// Starts to capture on one interface: every frame from the return of this call on.
+    ///
+    /// # Errors
+    /// There is no such interface, or the socket cannot be opened.
     pub fn start_on(namespace: &NetNs, ifname: &str) -> Result<Self> {
         Self::with(namespace, PacketSocket::open(namespace, ifname)?)
     }
@@ -221,6 +228,9 @@ impl Capture {
     }
 
     /// Returns the first frame that fulfils `condition`, captured already or within `timeout`.
+    ///
+    /// # Errors
+    /// No such frame arrived in time; the error lists the last ones that did.
     pub fn wait_for(&self, timeout: Duration, condition: impl Fn(&Frame) -> bool) -> Result<Frame> {
         let deadline = Instant::now() + timeout;
         let mut frames = self.shared.frames.lock().unwrap_or_else(PoisonError::into_inner);
@@ -246,6 +256,9 @@ impl Capture {
     }
 
     /// Ends the capture and returns every frame that passed before this call.
+    ///
+    /// # Errors
+    /// The capturing thread failed or panicked.
     pub fn stop(mut self) -> Result<Vec<Frame>> {
         self.join()?;
         Ok(self.frames())

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 /// A step of a page; steps keep the page's order.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum PageStep {
     File {
         path: String,
         text: String,
@@ -44,7 +44,7 @@ enum Mark {
 ///
 /// # Errors
 /// A block does not begin with a command, or does not end.
-pub fn steps(page: &str) -> Result<Vec<Step>> {
+pub fn steps(page: &str) -> Result<Vec<PageStep>> {
     let mut steps = Vec::new();
     let mut mark = None;
     let mut lines = page.lines().enumerate();
@@ -60,10 +60,12 @@ pub fn steps(page: &str) -> Result<Vec<Step>> {
                 block.push(line);
             }
             match (mark.take(), language) {
-                (Some(Mark::File(path)), _) => steps.push(Step::File { path, text: block.join("\n") + "\n" }),
-                (Some(Mark::NotRun(reason)), _) => steps.push(Step::NotRun { line: index + 1, reason }),
+                (Some(Mark::File(path)), _) => {
+                    steps.push(PageStep::File { path, text: block.join("\n") + "\n" })
+                }
+                (Some(Mark::NotRun(reason)), _) => steps.push(PageStep::NotRun { line: index + 1, reason }),
                 (None, "console") => {
-                    steps.extend(commands(index + 2, &block)?.into_iter().map(Step::Command))
+                    steps.extend(commands(index + 2, &block)?.into_iter().map(PageStep::Command))
                 }
                 (None, _) => {}
             }
@@ -164,15 +166,15 @@ mod tests {
         let page = "text\n```console\n# a \\\n      b\nout\n# c\n^C\n```\n<!-- not run: why -->\n```console\n# d\n```\n\
                     <!-- file: /etc/f -->\n\n```toml\nx = 1\n```\n```ini\n[a]\n```\n";
         let command = |line, text: &str, output: &[&str], is_interrupted| {
-            Step::Command(Command { line, text: text.to_owned(), output: owned(output), is_interrupted })
+            PageStep::Command(Command { line, text: text.to_owned(), output: owned(output), is_interrupted })
         };
         assert_eq!(
             steps(page).unwrap(),
             [
                 command(3, "a \\\n      b", &["out"], false),
                 command(6, "c", &[], true),
-                Step::NotRun { line: 10, reason: "why".to_owned() },
-                Step::File { path: "/etc/f".to_owned(), text: "x = 1\n".to_owned() },
+                PageStep::NotRun { line: 10, reason: "why".to_owned() },
+                PageStep::File { path: "/etc/f".to_owned(), text: "x = 1\n".to_owned() },
             ]
         );
     }

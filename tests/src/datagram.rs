@@ -19,6 +19,9 @@ pub struct Listener {
 
 impl Listener {
     /// Listens on all addresses of the namespace, including broadcast.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
     pub fn open(namespace: &NetNs) -> Result<Self> {
         let socket = namespace.run(|| Ok(UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?))?;
         let port = socket.local_addr()?.port();
@@ -26,6 +29,9 @@ impl Listener {
     }
 
     /// Joins `group` on the interface that has the address `interface`: the host announces it by IGMP.
+    ///
+    /// # Errors
+    /// The socket cannot be opened, or the interface does not exist.
     pub fn join(namespace: &NetNs, group: Ipv4Addr, interface: Ipv4Addr) -> Result<Self> {
         let listener = Self::open(namespace)?;
         let joined = listener.socket.join_multicast_v4(&group, &interface);
@@ -39,6 +45,9 @@ impl Listener {
     }
 
     /// Waits for a packet with this payload, and ignores others.
+    ///
+    /// # Errors
+    /// No such packet arrived in time, or the socket failed.
     pub fn expect(&self, payload: &[u8]) -> Result<()> {
         let deadline = Instant::now() + WAIT_LIMIT;
         // One byte more than expected, so that a longer packet differs.
@@ -60,6 +69,9 @@ impl Listener {
 }
 
 /// Sends one packet from the address `from`, through its interface also if `to` is a group or broadcast.
+///
+/// # Errors
+/// `from` is no address of the namespace, or there is no route.
 pub fn send(namespace: &NetNs, from: Ipv4Addr, to: (Ipv4Addr, u16), payload: &[u8]) -> Result<()> {
     let socket = namespace.run(|| Ok(UdpSocket::bind((from, 0))?));
     let socket = socket.with_context(|| format!("cannot bind to {from} in {}", namespace.name()))?;

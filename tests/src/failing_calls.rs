@@ -139,6 +139,9 @@ pub struct FailingCalls {
 
 impl FailingCalls {
     /// Allows the calls of the process `pid`, which [`install`] prepared, until [`Self::fail`].
+    ///
+    /// # Errors
+    /// The process does not exist, or has no such filter.
     pub fn of(pid: u32) -> Result<Self> {
         let plan = Arc::<Mutex<Plan>>::default();
         let ends = Arc::new(AtomicBool::new(false));
@@ -234,6 +237,9 @@ fn answer(listener: &OwnedFd, plan: &Mutex<Plan>) -> io::Result<()> {
 }
 
 /// Returns the descriptors of a process that are rtnetlink sockets without groups, which it uses for requests.
+///
+/// # Errors
+/// The process does not exist, or /proc cannot be read.
 pub fn rtnetlink_sockets(pid: u32) -> Result<Vec<u64>> {
     let table = fs::read_to_string(format!("/proc/{pid}/net/netlink"))?;
     let asking = |line: &str| {

@@ -129,6 +129,9 @@ struct Heard {
 
 impl Flow {
     /// Starts a flow from an address in one namespace to an address in another; the kernel chooses the ports.
+    ///
+    /// # Errors
+    /// The options describe no flow, an address is not in its namespace, or there is no route.
     pub fn start(from: (&NetNs, IpAddr), to: (&NetNs, IpAddr), options: FlowOptions) -> Result<Self> {
         ensure!(options.rate > 0 && options.payload >= HEADER, "no flow of {options:?}");
         let (receiver, sender) = (bind(to.0, to.1)?, bind(from.0, from.1)?);
@@ -172,6 +175,9 @@ impl Flow {
     }
 
     /// Waits until `count` more packets have arrived.
+    ///
+    /// # Errors
+    /// The packets did not arrive in time.
     pub fn wait_for_more(&self, count: u64) -> Result<()> {
         let before = self.arrived.count();
         ensure!(
@@ -184,6 +190,9 @@ impl Flow {
     }
 
     /// Ends the sending, waits for packets that are still under way, and counts.
+    ///
+    /// # Errors
+    /// The flow was stopped before, or one of its threads failed.
     pub fn stop(mut self) -> Result<FlowReport> {
         self.stop.store(true, Ordering::Release);
         let (sender, receiver) = self.sender.take().zip(self.receiver.take()).context("a stopped flow")?;
@@ -219,6 +228,9 @@ fn as_many_as_may_be(packets: u64) -> u64 {
 
 impl TwoWay {
     /// Starts `rate` packets per second in each direction.
+    ///
+    /// # Errors
+    /// One of the flows cannot be started.
     pub fn start(host: (&NetNs, IpAddr), peer: (&NetNs, IpAddr), rate: u32) -> Result<Self> {
         let rate = u32::try_from(as_many_as_may_be(rate.into()))?;
         let options = FlowOptions { rate, ..FlowOptions::default() };
@@ -226,6 +238,9 @@ impl TwoWay {
     }
 
     /// Waits until `count` more packets have arrived in each direction.
+    ///
+    /// # Errors
+    /// The packets of one direction did not arrive in time.
     pub fn wait_for_more(&self, count: u64) -> Result<()> {
         let [to_peer, to_host] = &self.flows;
         let count = as_many_as_may_be(count);
@@ -234,6 +249,9 @@ impl TwoWay {
     }
 
     /// Ends both flows. Returns the report from host to peer, then that from peer to host.
+    ///
+    /// # Errors
+    /// A thread of one of the flows failed.
     pub fn stop(self) -> Result<[FlowReport; 2]> {
         let [to_peer, to_host] = self.flows;
         // Stop both senders before waiting for the first receiver.

@@ -81,7 +81,7 @@ impl Scene {
 
 /// A frame and the expected result.
 #[derive(Clone, Debug)]
-pub struct Case {
+pub struct FrameCase {
     /// Unique among the cases of one policy and way.
     pub name: &'static str,
     pub scene: Scene,
@@ -91,7 +91,7 @@ pub struct Case {
     pub out: Vec<u8>,
 }
 
-impl Case {
+impl FrameCase {
     /// Returns whether the program writes into the frame.
     pub fn is_changed(&self) -> bool {
         self.frame != self.out
@@ -99,7 +99,7 @@ impl Case {
 }
 
 /// Returns the cases of every policy.
-pub fn cases(datapath: Datapath) -> Vec<Case> {
+pub fn cases(datapath: Datapath) -> Vec<FrameCase> {
     let policies = [FailOverMac::None, FailOverMac::Active, FailOverMac::Follow];
     let scenes = policies.map(Scene::of);
     scenes
@@ -125,7 +125,8 @@ fn jumbo(datapath: Datapath, destination: Mac, source: Mac) -> Vec<u8> {
     ethernet(destination, source, &[IPV4, &vec![0; payload - IPV4.len() + 2]].concat())
 }
 
-fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
+// One thing: a frame in each row.
+fn transmit(scene: Scene, datapath: Datapath) -> Vec<FrameCase> {
     // Frames that bond0 sends get the MAC address of slot 0; under active, so do frames with the other slave's
     // address.
     let [wire, _] = scene.wire_macs();
@@ -150,7 +151,7 @@ fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
         ("a cut ARP", cut_arp(HOST), [&cut_arp(wire)[..12], &cut_arp(HOST)[12..]].concat()),
         ("jumbo", jumbo(datapath, PEER, HOST), jumbo(datapath, PEER, wire)),
     ];
-    let case = |name, frame: &[u8], out: &[u8]| Case {
+    let case = |name, frame: &[u8], out: &[u8]| FrameCase {
         name,
         scene,
         way: Way::Transmit,
@@ -158,7 +159,8 @@ fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
         verdict: Forwarded,
         out: out.to_vec(),
     };
-    let mut cases: Vec<Case> = rewritten.iter().map(|(name, frame, out)| case(name, frame, out)).collect();
+    let mut cases: Vec<FrameCase> =
+        rewritten.iter().map(|(name, frame, out)| case(name, frame, out)).collect();
     let tagged_names = [
         ("unicast", "802.1Q", "802.1ad", "QinQ"),
         ("EAPOL", "802.1Q EAPOL", "802.1ad EAPOL", "QinQ EAPOL"),
@@ -179,14 +181,14 @@ fn transmit(scene: Scene, datapath: Datapath) -> Vec<Case> {
     }
     let unsent = |name, active, reason| {
         let frame = from(HOST, IPV4);
-        Case { scene: Scene { active, ..scene }, verdict: Dropped(reason), ..case(name, &frame, &frame) }
+        FrameCase { scene: Scene { active, ..scene }, verdict: Dropped(reason), ..case(name, &frame, &frame) }
     };
     cases.push(unsent("no active slave", None, DropReason::NoActiveSlave));
     cases.push(unsent("a slot without slave", Some(9), DropReason::UnknownSlot));
     cases
 }
 
-fn receive(scene: Scene, datapath: Datapath) -> Vec<Case> {
+fn receive(scene: Scene, datapath: Datapath) -> Vec<FrameCase> {
     let wire = scene.wire_macs();
     let to = |destination: Mac| ethernet(destination, PEER, IPV4);
     let same = |frame: Vec<u8>| (frame.clone(), frame);
@@ -216,7 +218,7 @@ fn receive(scene: Scene, datapath: Datapath) -> Vec<Case> {
         ("LLDP, backup", scene, 1, Local, same(to(LLDP))),
         ("broadcast, all_slaves_active", all, 1, Forwarded, same(to(Mac::BROADCAST))),
     ];
-    let case = |(name, scene, slot, verdict, (frame, out))| Case {
+    let case = |(name, scene, slot, verdict, (frame, out))| FrameCase {
         name,
         scene,
         way: Way::Receive(slot),

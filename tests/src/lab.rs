@@ -145,6 +145,10 @@ impl LabBuilder {
         self
     }
 
+    /// Creates the namespaces, the switch, the NICs and the peer.
+    ///
+    /// # Errors
+    /// `ip` or `tc` fails; what was created is removed on drop.
     pub fn build(self) -> Result<Lab> {
         let stem = self.name.clone().unwrap_or_else(netns::unique_stem);
         let netns = |role: &str| {
@@ -212,6 +216,9 @@ impl Lab {
     }
 
     /// Creates the reference scenario's NICs on an ordinary switch.
+    ///
+    /// # Errors
+    /// As for [`LabBuilder::build`].
     pub fn scenario() -> Result<Self> {
         Self::builder().build()
     }
@@ -230,11 +237,17 @@ impl Lab {
     }
 
     /// Returns the permanent MAC address of a NIC.
+    ///
+    /// # Errors
+    /// There is no such NIC.
     pub fn mac(&self, nic: &str) -> Result<Mac> {
         Ok(self.nics[self.index(nic)?].mac)
     }
 
     /// Returns the switch's port to which a NIC is connected.
+    ///
+    /// # Errors
+    /// There is no such NIC.
     pub fn port(&self, nic: &str) -> Result<String> {
         self.index(nic).map(Switch::port)
     }
@@ -245,11 +258,17 @@ impl Lab {
     }
 
     /// Makes the link of `nic` fail. Returns the time just before.
+    ///
+    /// # Errors
+    /// There is no such NIC, or its link cannot be changed.
     pub fn cut(&self, nic: &str, cut: Cut) -> Result<Instant> {
         self.set_link(nic, cut, false)
     }
 
     /// Undoes a [`cut`](Self::cut). Returns the time just before.
+    ///
+    /// # Errors
+    /// There is no such NIC, or its link cannot be changed.
     pub fn reconnect(&self, nic: &str, cut: Cut) -> Result<Instant> {
         self.set_link(nic, cut, true)
     }
@@ -270,6 +289,9 @@ impl Lab {
     }
 
     /// Leaves namespaces and processes behind on drop. Only a lab of veths can outlive its process.
+    ///
+    /// # Errors
+    /// The lab has taps.
     pub fn keep(&mut self) -> Result<()> {
         ensure!(self.wires.is_empty(), "a lab of taps ends with its process");
         for netns in [&mut self.host, &mut self.peer, &mut self.switch.netns] {

@@ -23,6 +23,8 @@
 //!
 //! Everything is removed on drop, also after a panic; the next run removes what a killed run left.
 
+#![warn(clippy::missing_errors_doc)]
+
 pub mod bonded;
 pub mod bulk;
 pub mod capture;

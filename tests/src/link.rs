@@ -43,10 +43,18 @@ impl Link {
 }
 
 impl NetNs {
+    /// Returns the interfaces of the namespace.
+    ///
+    /// # Errors
+    /// `ip` fails, or prints something else than expected.
     pub fn links(&self) -> Result<Vec<Link>> {
         parse(&self.ip("-json link show")?)
     }
 
+    /// Returns the interface of this name.
+    ///
+    /// # Errors
+    /// There is none, or `ip` fails.
     pub fn link(&self, name: &str) -> Result<Link> {
         let found = self.links()?.into_iter().find(|link| link.name == name);
         found.with_context(|| format!("no interface {name} in {}", self.name()))
@@ -54,6 +62,9 @@ impl NetNs {
 }
 
 /// Returns whether this kernel has devices of this kind, which may be followed by arguments that it needs: `vlan id 5`.
+///
+/// # Errors
+/// The namespace for the attempt cannot be created.
 pub fn is_there(kind: &str) -> Result<bool> {
     let netns = NetNs::create(&format!("{}-kind", netns::unique_stem()))?;
     if netns.ip(&format!("link add probe type {kind}")).is_ok() {

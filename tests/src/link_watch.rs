@@ -53,6 +53,9 @@ struct Shared {
 
 impl LinkWatch {
     /// Starts to receive: every notification from the return of this call on.
+    ///
+    /// # Errors
+    /// The socket or the thread cannot be created.
     pub fn start(namespace: &NetNs) -> Result<Self> {
         let socket = namespace.run(|| listen().context("cannot listen to link events"))?;
         let shared = Arc::new(Shared::default());
@@ -64,6 +67,9 @@ impl LinkWatch {
     }
 
     /// Returns the first time after `start` at which a notification reports this link with, or without, a carrier.
+    ///
+    /// # Errors
+    /// No such notification arrived in time.
     pub fn wait_for(
         &self,
         start: Instant,

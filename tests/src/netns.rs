@@ -42,7 +42,10 @@ pub fn unique_stem() -> String {
 }
 
 impl NetNs {
-    /// A new namespace with loopback up. The first call of a process removes what dead processes left.
+    /// Creates a namespace with loopback up. The first call of a process removes what dead processes left.
+    ///
+    /// # Errors
+    /// `ip` fails, for example because the name exists.
     pub fn create(name: &str) -> Result<Self> {
         static SWEPT: Once = Once::new();
         SWEPT.call_once(remove_leftovers);
@@ -74,6 +77,9 @@ impl NetNs {
 
     /// Runs `work` on a thread of its own inside the namespace. Sockets that it opens stay in the namespace wherever
     /// they are used later; /proc/sys/net is the namespace's, /sys/class/net is not.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or `work` fails.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
         thread::scope(|scope| {
             let worker = scope.spawn(|| {
@@ -85,7 +91,11 @@ impl NetNs {
         })
     }
 
-    /// A thread that runs `work` inside the namespace.
+    /// Starts a thread that runs `work` inside the namespace.
+    ///
+    /// # Errors
+    /// The handle cannot be duplicated. The thread returns the other errors: the namespace cannot be entered, or `work`
+    /// fails.
     pub fn spawn<T: Send + 'static>(
         &self,
         work: impl FnOnce() -> Result<T> + Send + 'static,
@@ -114,24 +124,36 @@ impl NetNs {
 
     /// Runs a command line, split at spaces, in the namespace and returns what it printed. An error holds
     /// the command and its stderr.
+    ///
+    /// # Errors
+    /// The command cannot be run, or does not exit with 0.
     pub fn exec(&self, line: &str) -> Result<String> {
         let mut words = line.split_whitespace();
         let program = words.next().context("an empty command line")?;
         output(self.command(program).args(words)).with_context(|| format!("in namespace {}", self.name))
     }
 
-    /// `ip ARGUMENTS` in the namespace.
+    /// Runs `ip ARGUMENTS` in the namespace; returns what it printed.
+    ///
+    /// # Errors
+    /// As for [`Self::exec`].
     pub fn ip(&self, arguments: &str) -> Result<String> {
         self.exec(&format!("ip {arguments}"))
     }
 
     /// Writes to /proc/sys/net of the namespace; `key` is like `ipv6/conf/all/disable_ipv6`.
+    ///
+    /// # Errors
+    /// There is no such key, or the kernel refuses the value.
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = format!("/proc/sys/net/{key}");
         self.run(|| fs::write(&path, value).with_context(|| format!("cannot write {value} to {path}")))
     }
 
     /// Returns the kernel's number for the namespace (`SO_NETNS_COOKIE`), which is not reused before a reboot.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or the kernel is older than 5.14.
     pub fn cookie(&self) -> Result<u64> {
         self.run(crate::packet::netns_cookie)
     }

@@ -69,11 +69,17 @@ pub struct PacketSocket {
 impl PacketSocket {
     /// Opens a socket on interface `name`, promiscuous, so that it sees what the interface would filter; it also sees
     /// frames that the host sends there.
+    ///
+    /// # Errors
+    /// There is no such interface, or the socket cannot be opened.
     pub fn open(namespace: &NetNs, name: &str) -> Result<Self> {
         namespace.run(|| Self::bind(ifindex(name)?)).with_context(|| format!("packet socket on {name}"))
     }
 
     /// Opens a socket on every interface of the namespace, including those that are created later.
+    ///
+    /// # Errors
+    /// The socket cannot be opened.
     pub fn open_all(namespace: &NetNs) -> Result<Self> {
         namespace.run(|| Self::bind(0)).context("packet socket on all interfaces")
     }
@@ -107,6 +113,9 @@ impl PacketSocket {
     }
 
     /// Sends one frame, from the destination address on, by the interface that the socket was opened on.
+    ///
+    /// # Errors
+    /// The interface is down or lost, or took only a part of the frame.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
         let sent = nix::unistd::write(&self.fd, frame).context("cannot send the frame")?;
         if sent != frame.len() {
@@ -116,6 +125,9 @@ impl PacketSocket {
     }
 
     /// Returns the next frame, or `None` if there is none within `timeout`.
+    ///
+    /// # Errors
+    /// The socket failed. An interface that is down is no error.
     pub fn receive(&self, timeout: Duration) -> Result<Option<Received>> {
         let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut ready = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
@@ -188,11 +200,17 @@ fn restore_tag(frame: &mut Vec<u8>, aux: AuxData) {
 }
 
 /// Returns the index of an interface in the namespace of the calling thread.
+///
+/// # Errors
+/// There is no such interface.
 pub fn ifindex(name: &str) -> Result<u32> {
     nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface {name}"))
 }
 
 /// Returns `SO_NETNS_COOKIE` of the namespace of the calling thread.
+///
+/// # Errors
+/// The kernel is older than 5.14.
 pub fn netns_cookie() -> Result<u64> {
     let fd = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
     let mut cookie = 0_u64;

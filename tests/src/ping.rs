@@ -15,16 +15,25 @@ pub struct PingReport {
 
 impl NetNs {
     /// Sends `count` echo requests, 10 ms apart, and waits up to a second for the last answer.
+    ///
+    /// # Errors
+    /// `ping` cannot be run, or prints no summary. A lost answer is no error.
     pub fn ping(&self, target: IpAddr, count: u32) -> Result<PingReport> {
         self.ping_with(&["-i", "0.01", "-W", "1"], target, count)
     }
 
     /// Runs `ping -f`: sends each request as soon as the one before is answered, or after 10 ms.
+    ///
+    /// # Errors
+    /// As for [`Self::ping`].
     pub fn ping_flood(&self, target: IpAddr, count: u32) -> Result<PingReport> {
         self.ping_with(&["-f"], target, count)
     }
 
     /// Runs `ping OPTIONS -c COUNT TARGET`.
+    ///
+    /// # Errors
+    /// As for [`Self::ping`].
     pub fn ping_with(&self, options: &[&str], target: IpAddr, count: u32) -> Result<PingReport> {
         let count = count.to_string();
         let mut command = self.command("ping");

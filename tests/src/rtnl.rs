@@ -85,6 +85,9 @@ unsafe impl Send for Request {}
 
 impl RtnlHeld {
     /// Takes RTNL by a request for the loopback device of a namespace; when this returns, the lock is held.
+    ///
+    /// # Errors
+    /// The process lacks userfaultfd or memory, or the request does not get as far in time.
     pub fn take(netns: &NetNs) -> Result<Self> {
         // SAFETY: the system call takes an integer.
         let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
@@ -123,11 +126,18 @@ impl RtnlHeld {
     }
 
     /// Holds RTNL for this long, and releases it.
+    ///
+    /// # Errors
+    /// The request that held the lock failed.
     pub fn for_long(self, time: Duration) -> Result<()> {
         std::thread::sleep(time);
         self.release()
     }
 
+    /// Releases RTNL.
+    ///
+    /// # Errors
+    /// The request that held the lock failed.
     pub fn release(mut self) -> Result<()> {
         self.let_go()
     }

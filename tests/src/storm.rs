@@ -40,6 +40,9 @@ pub struct RouterAdvertisements {
 
 impl RouterAdvertisements {
     /// Sends `rate` advertisements a second by this interface, until it is dropped.
+    ///
+    /// # Errors
+    /// There is no such interface, or the socket cannot be opened.
     pub fn start(netns: &NetNs, interface: &str, rate: u32) -> Result<Self> {
         let socket = PacketSocket::open(netns, interface)?;
         let (sent, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -56,6 +59,9 @@ impl RouterAdvertisements {
     }
 
     /// Ends the flood. Returns how many were sent.
+    ///
+    /// # Errors
+    /// The sending thread failed.
     pub fn stop(mut self) -> Result<u64> {
         self.end()?;
         Ok(self.sent())
@@ -133,6 +139,9 @@ fn advertisement(number: u32) -> Result<Vec<u8>> {
 }
 
 /// Creates `count` macvlans above an interface, up, by one process: each causes a burst of link and address events.
+///
+/// # Errors
+/// `ip -batch` fails.
 pub fn macvlans(netns: &NetNs, below: &str, count: u32) -> Result<()> {
     let lines = (0..count).map(|number| {
         format!("link add mv{number} link {below} type macvlan mode bridge\nlink set mv{number} up\n")

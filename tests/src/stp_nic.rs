@@ -26,6 +26,9 @@ const NEIGHBOUR: [u8; 8] = [0, 1, 2, 0, 0, 0, 0, 2];
 impl StpNic {
     /// Creates the bridge `name` with this MAC address above `port`, an interface of `host` that is down. `wire` is
     /// the far end of `port` in its namespace.
+    ///
+    /// # Errors
+    /// `ip` fails, or a socket cannot be opened.
     pub fn create(host: &NetNs, (name, mac): (&str, Mac), port: &str, wire: (&NetNs, &str)) -> Result<Self> {
         host.ip(&format!("link add {name} address {mac} type bridge forward_delay 0 mcast_snooping 0"))?;
         host.ip(&format!("link add {name}-q type veth peer name {name}-far"))?;
@@ -36,8 +39,11 @@ impl StpNic {
         Ok(Self { name: name.to_owned(), other, wire })
     }
 
-    /// Puts the carrier under the control of the spanning tree: its port forwards as long as the tree allows it. The
+    /// Lets the spanning tree control the carrier: its port forwards as long as the tree allows it. The
     /// bridge must not be set down afterwards: a second port is waiting.
+    ///
+    /// # Errors
+    /// `ip` fails.
     pub fn arm(&self, host: &NetNs) -> Result<()> {
         let name = &self.name;
         host.ip(&format!("link set {name} type bridge stp_state 1 forward_delay 3000"))?;
@@ -47,6 +53,9 @@ impl StpNic {
 
     /// Removes its carrier: the root is now behind the port that does not forward yet, and the other port is
     /// redundant.
+    ///
+    /// # Errors
+    /// An interface does not take the frame.
     pub fn cut(&self) -> Result<()> {
         self.other.send(&bpdu(ROOT))?;
         self.wire.send(&bpdu(NEIGHBOUR))

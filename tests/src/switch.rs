@@ -41,6 +41,10 @@ pub struct Switch {
 }
 
 impl Switch {
+    /// Creates the switch, a bridge, in a namespace of its own.
+    ///
+    /// # Errors
+    /// `ip` fails, or a socket cannot be opened.
     pub fn create(netns: NetNs, policy: Policy, mtu: u32) -> Result<Self> {
         // A switch sends no frames of its own.
         netns.sysctl("ipv6/conf/default/disable_ipv6", "1")?;
@@ -56,12 +60,18 @@ impl Switch {
     }
 
     /// Makes an interface of the switch's namespace a port, and sets it up.
+    ///
+    /// # Errors
+    /// `ip` or `bridge` fails.
     pub fn plug(&self, port: &str) -> Result<()> {
         self.plug_into(BRIDGE, port)
     }
 
     /// Adds a second switch behind a trunk. One switch alone forgets the MAC addresses of a port that loses its link, and then
     /// floods, which hides that a bond is not announced; the other one keeps them at its trunk.
+    ///
+    /// # Errors
+    /// `ip` fails, or the trunk does not forward in time.
     pub fn add_second(&self) -> Result<()> {
         let mtu = self.mtu;
         self.netns
@@ -74,6 +84,9 @@ impl Switch {
     }
 
     /// As [`Self::plug`], into the second switch.
+    ///
+    /// # Errors
+    /// As for [`Self::plug`].
     pub fn plug_into_second(&self, port: &str) -> Result<()> {
         self.plug_into(SECOND, port)
     }
@@ -88,6 +101,9 @@ impl Switch {
 
     /// Waits until frames pass through a port whose other end is up: the bridge is notified of the carrier a little
     /// later than the port itself.
+    ///
+    /// # Errors
+    /// The port does not forward in time, or `bridge` fails.
     pub fn wait_for_forwarding(&self, port: &str) -> Result<()> {
         let deadline = Instant::now() + WAIT_LIMIT;
         while !self.netns.exec(&format!("bridge link show dev {port}"))?.contains("state forwarding") {
@@ -100,6 +116,9 @@ impl Switch {
     }
 
     /// Applies the policy to a port, for the NIC with this permanent MAC address.
+    ///
+    /// # Errors
+    /// `tc` fails.
     pub fn guard(&self, port: &str, burned_in: Mac) -> Result<()> {
         if self.policy == Policy::Learning {
             return Ok(());
@@ -117,6 +136,9 @@ impl Switch {
     }
 
     /// Returns the number of frames that the policy refused at this port, from the NIC and to it.
+    ///
+    /// # Errors
+    /// `tc` fails, or prints something else than expected.
     pub fn refused(&self, port: &str) -> Result<u64> {
         let json = self.netns.exec(&format!("tc -json -statistics qdisc show dev {port}"))?;
         let qdiscs: serde_json::Value = serde_json::from_str(&json).context("the output of tc")?;
@@ -125,6 +147,9 @@ impl Switch {
     }
 
     /// Sets a port up or down like `ip link set`, without starting a process.
+    ///
+    /// # Errors
+    /// There is no such port, or its name is too long.
     pub fn set_up(&self, port: &str, up: bool) -> Result<()> {
         ensure!(port.len() < libc::IFNAMSIZ, "interface name {port} is too long");
         // SAFETY: ifreq is plain data, for which zero bytes are a valid value.

@@ -37,6 +37,9 @@ pub struct TapWire {
 
 impl TapWire {
     /// Creates tap `nic` in `host` and tap `port` in `switch`, both with carrier.
+    ///
+    /// # Errors
+    /// A tap cannot be created.
     pub fn create(host: (&NetNs, &str), switch: (&NetNs, &str)) -> Result<Self> {
         let nic = Arc::new(Tap::create(host.0, host.1)?);
         let port = Arc::new(Tap::create(switch.0, switch.1)?);
@@ -59,6 +62,9 @@ impl TapWire {
 
     /// Removes or restores the carrier of the NIC at once; the switch's port follows when the NIC's earlier frames
     /// have arrived.
+    ///
+    /// # Errors
+    /// The tap is lost, or its thread has ended.
     pub fn set_carrier(&self, carrier: bool) -> Result<()> {
         self.cut.store(!carrier, Ordering::Release);
         self.nic.set_carrier(carrier).context("cannot set the carrier of a tap")?;

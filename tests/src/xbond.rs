@@ -50,6 +50,9 @@ pub fn use_binary(path: PathBuf) {
 }
 
 /// Returns the binary under test: the one in XBOND_BIN, or `xbond` of the profile of this build.
+///
+/// # Errors
+/// There is no such file.
 pub fn binary() -> Result<PathBuf> {
     if let Some(path) = BINARY.get() {
         return Ok(path.clone());
@@ -68,12 +71,18 @@ pub fn binary() -> Result<PathBuf> {
 }
 
 /// Runs `xbond ARGUMENTS` in the namespace to its end; returns its output. An error contains its stderr.
+///
+/// # Errors
+/// The binary is missing, or does not exit with 0.
 pub fn cli<S: AsRef<OsStr>>(netns: &NetNs, arguments: impl IntoIterator<Item = S>) -> Result<String> {
     crate::netns::output(netns.command(binary()?).args(arguments))
 }
 
 impl<'netns> Xbond<'netns> {
     /// Starts `xbond run ARGUMENTS` and waits until it is ready.
+    ///
+    /// # Errors
+    /// The agent cannot be started, or ends before it is ready.
     pub fn run<S: AsRef<OsStr>>(
         netns: &'netns NetNs,
         arguments: impl IntoIterator<Item = S>,
@@ -84,6 +93,9 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Starts `xbond run ARGUMENTS` without waiting.
+    ///
+    /// # Errors
+    /// The agent cannot be started.
     pub fn start<S: AsRef<OsStr>>(
         netns: &'netns NetNs,
         arguments: impl IntoIterator<Item = S>,
@@ -94,6 +106,9 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Starts a command that finally executes `xbond run`, such as `setpriv --reuid=1 xbond run`.
+    ///
+    /// # Errors
+    /// The command cannot be started.
     pub fn start_as(netns: &'netns NetNs, mut command: Command) -> Result<Self> {
         let log = NamedTempFile::with_prefix("xbond-log-").context("cannot make a log file")?;
         let output = fs::OpenOptions::new().append(true).open(log.path())?;
@@ -119,11 +134,17 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Waits for a line of the log that contains `text` and returns it; an error if the agent ends before.
+    ///
+    /// # Errors
+    /// The agent ends before, or does not log the text in time; the error contains the log.
     pub fn wait_for(&self, text: &str) -> Result<String> {
         self.wait_for_after(0, text)
     }
 
     /// Waits for a line after the first `position` bytes of the log: an earlier `xbond.log().len()`.
+    ///
+    /// # Errors
+    /// As for [`Self::wait_for`].
     pub fn wait_for_after(&self, position: usize, text: &str) -> Result<String> {
         let deadline = Instant::now() + wait_limit();
         let watcher = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
@@ -160,6 +181,9 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Runs `xbond ARGUMENTS` in the agent's namespace.
+    ///
+    /// # Errors
+    /// The binary is missing, or does not exit with 0.
     pub fn cli<S: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<String> {
         cli(self.netns, arguments)
     }
@@ -175,6 +199,9 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Runs `xbond ARGUMENTS` there; returns its output, or its standard error.
+    ///
+    /// # Errors
+    /// The command's standard error, or why it could not be run.
     pub fn cli_inside(&self, arguments: &[&str]) -> Result<String, String> {
         let output = self.inside(binary().map_err(|error| error.to_string())?, arguments);
         let output = output.map_err(|error| format!("{error:#}"))?;
@@ -183,6 +210,9 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Runs `xbond show BOND -j` until the agent itself answers: while it does not, the command reads the maps.
+    ///
+    /// # Errors
+    /// The command fails, or the agent does not answer in time.
     pub fn show(&self, bond: &str) -> Result<serde_json::Value> {
         let deadline = Instant::now() + wait_limit();
         loop {
@@ -198,15 +228,25 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Runs `xbond set BOND KEY=VALUE`.
+    ///
+    /// # Errors
+    /// The agent refuses the setting.
     pub fn set(&self, bond: &str, setting: &str) -> Result<()> {
         self.cli(["set", bond, setting]).map(drop)
     }
 
+    /// Sends a signal to the agent.
+    ///
+    /// # Errors
+    /// The agent has ended.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(self.nix_pid(), signal).with_context(|| format!("cannot send {signal} to xbond"))
     }
 
     /// Stops the agent by SIGSTOP, as a debugger would; SIGCONT resumes it.
+    ///
+    /// # Errors
+    /// The agent has ended.
     pub fn pause(&self) -> Result<()> {
         use nix::sys::wait::{Id, WaitPidFlag, waitid};
         self.signal(Signal::SIGSTOP)?;
@@ -216,12 +256,18 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Ends the agent by SIGTERM; it must exit with 0. Returns its log.
+    ///
+    /// # Errors
+    /// The agent ended before, does not end in time, or exits with something else than 0.
     pub fn stop(self) -> Result<String> {
         self.signal(Signal::SIGTERM)?;
         self.ends_well()
     }
 
     /// Ends an agent that has much to restore like [`Self::stop`]: it may take longer, as long as it keeps logging.
+    ///
+    /// # Errors
+    /// The agent ended before, stops logging before it ends, or exits with something else than 0.
     pub fn stop_at_length(self) -> Result<String> {
         self.signal(Signal::SIGTERM)?;
         let end = self.pidfd()?;
@@ -245,12 +291,18 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Kills the agent by SIGKILL: what it pinned keeps working.
+    ///
+    /// # Errors
+    /// The agent ended before.
     pub fn kill(mut self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         self.wait().map(drop)
     }
 
     /// Waits for the end of the agent, which this call does not cause.
+    ///
+    /// # Errors
+    /// The agent does not end in time.
     pub fn wait(&mut self) -> Result<ExitStatus> {
         if !wait_readable(&[self.pidfd()?.as_fd()], WAIT_LIMIT)? {
             bail!("xbond did not end within {WAIT_LIMIT:?}; its log:\n{}", self.log());
@@ -268,6 +320,9 @@ impl<'netns> Xbond<'netns> {
     }
 
     /// Leaves the agent and its log file behind; returns the path of the log.
+    ///
+    /// # Errors
+    /// None at present.
     pub fn detach(mut self) -> Result<PathBuf> {
         self.detached = true;
         let path = self.log.path().to_owned();

@@ -231,7 +231,14 @@ fn last_failover(lab: &Lab) -> serde_json::Value {
     serde_json::from_str::<serde_json::Value>(&shown).unwrap()["bonds"][0]["last_failover"].take()
 }
 
-/// Several failovers to and fro: each is reported with its time, and counted where the link failed.
+/// Returns the receipts of the guard's failovers.
+fn guard_receipts(lab: &Lab) -> Vec<serde_json::Value> {
+    let log: serde_json::Value = serde_json::from_str(&cli(&lab.host, ["log", BOND, "-j"]).unwrap()).unwrap();
+    let receipts = log["receipts"].as_array().unwrap().iter();
+    receipts.filter(|receipt| receipt["seen"] == "guard").cloned().collect()
+}
+
+/// Several failovers between two slaves: each is reported with its time, and counted where the link failed.
 #[test]
 fn adoption_records_each_failover_of_the_guard() {
     skip_if_unable!();
@@ -265,18 +272,8 @@ fn adoption_records_each_failover_of_the_guard() {
             log.lines().filter(|reported| reported.contains(&line) && reported.ends_with("without an agent"));
         assert_eq!(reported.count(), times, "{log}");
     }
-    let receipts = || -> Vec<serde_json::Value> {
-        let log = cli(&lab.host, ["log", BOND, "-j"]).unwrap();
-        let log: serde_json::Value = serde_json::from_str(&log).unwrap();
-        log["receipts"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .filter(|receipt| receipt["seen"] == "guard")
-            .cloned()
-            .collect()
-    };
-    let receipts = eventually("the receipts", receipts, |receipts| receipts.len() == moves.len());
+    let receipts =
+        eventually("the receipts", || guard_receipts(&lab), |receipts| receipts.len() == moves.len());
     let reported: Vec<_> = receipts.iter().map(|receipt| [&receipt["from"], &receipt["to"]]).collect();
     assert_eq!(reported, moves.map(|(from, to)| [from, to]));
     let at: Vec<_> = receipts.iter().map(|receipt| receipt["monotonic_us"].as_u64().unwrap()).collect();
@@ -396,7 +393,7 @@ fn an_agent_reports_orphaned_bonds_that_it_does_not_manage() {
             assert_eq!(active_slave(&agent).as_deref(), Some(SLAVES[0]));
         }
         agent.cli(["down", BOND]).unwrap();
-        assert_eq!(agent.cli(["show"]).unwrap(), "no bonds; `xbond add` makes one\n");
+        assert_eq!(agent.cli(["show"]).unwrap(), "no bonds; `xbond add` creates one\n");
         agent.stop().unwrap();
         before.assert_holds(&lab.host, &format!("taken over: {taken_over}"));
     }
@@ -514,7 +511,7 @@ fn a_bond_of_the_former_version_is_adopted_under_traffic_and_gets_a_clock() {
     let traffic = traffic(&lab, RATE);
     traffic.wait_for_more(500).unwrap();
     let shown = cli(&lab.host, ["show", BOND, "-d"]).unwrap();
-    assert!(shown.contains("clock off: an earlier version of xbond has made the bond"), "{shown}");
+    assert!(shown.contains("clock off: an earlier version of xbond created the bond"), "{shown}");
     let second = bond(&lab, Datapath::Tc, &[]);
     second.wait_for("bond0: adopted, with enp0s8, enp0s9").unwrap();
     let clock = || show(&second)["clock"].as_str().unwrap().to_owned();

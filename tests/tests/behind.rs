@@ -24,7 +24,7 @@ use xbond_tests::{
     xbond::cli,
 };
 
-/// A guest that speaks now and then, and a silent one.
+/// A guest that sends a frame at times, and a silent one.
 const GUESTS: [(&str, Ipv4Addr); 2] =
     [("talker", Ipv4Addr::new(192, 168, 99, 201)), ("silent", Ipv4Addr::new(192, 168, 99, 202))];
 /// Longer than a failover may take on a machine under load. Without an announcement nothing arrives until the end.
@@ -94,7 +94,7 @@ impl Site {
         Xbond::run(&self.lab.host, line).unwrap()
     }
 
-    /// Puts the host's address and the guests above bond0, and has each of them speak once.
+    /// Adds the host's address and the guests above bond0; each of them sends one frame.
     fn raise(&self, above: Above) {
         let ip = |line: &str| self.lab.host.ip(line).unwrap();
         let device = if above.stacked().is_some() { "mac0" } else { "br0" };
@@ -136,7 +136,7 @@ impl Site {
         }
     }
 
-    /// The peer knows all for good: it asks none of them again.
+    /// Gives the peer permanent neighbour entries for all addresses, so that it resolves none of them again.
     fn introduce(&self) {
         let all = self.guests.iter().zip(GUESTS.map(|(_, address)| address));
         for (netns, address) in all.chain([(&self.lab.host, HOST_V4)]) {
@@ -363,7 +363,7 @@ fn a_guest_that_moved_to_the_wire_is_not_announced() {
     let site = Site::new(Datapath::Tc);
     let xbond = site.run(Datapath::Tc, &[]);
     site.raise(Above::Bridge);
-    // The silent guest's MAC address speaks at the switch from now on, as after a migration.
+    // From now on frames of the silent guest's MAC address arrive at the switch, as after a migration.
     let moved = site.mac_of(1);
     site.guests[1].ip("link set eth0 down").unwrap();
     site.lab
@@ -406,7 +406,7 @@ fn nothing_is_announced_without_a_round() {
     cli(&site.lab.host, ["down", BOND, "--force"]).unwrap();
 }
 
-/// As of keepalived, under `active`: a further address on bond0.
+/// A further address on bond0, as keepalived adds one, under `active`.
 #[test]
 fn a_virtual_address_is_reached_after_a_cut_without_an_agent() {
     skip_if_unable!();
@@ -560,7 +560,7 @@ fn each_round_announces_every_mac() {
     xbond.stop().unwrap();
 }
 
-/// A virtual router's MAC address, as of keepalived with use_vmac: a macvlan in mode private with the address of the group.
+/// A virtual router's MAC address, as keepalived creates it with use_vmac: a macvlan in mode private with the address of the group.
 #[test]
 fn a_virtual_routers_mac_is_announced() {
     skip_if_unable!();

@@ -27,7 +27,7 @@ use nix::{
 use tempfile::TempDir;
 use xbond_tests::{
     Lab, NetNs,
-    console::{self, Step},
+    console::{self, PageStep},
     skip_if_unable, wait_limit,
 };
 
@@ -161,9 +161,9 @@ fn run(page: &str) {
     let mut commands = 0;
     for step in console::steps(&read(page)).unwrap() {
         match step {
-            Step::NotRun { .. } => {}
-            Step::File { path, text } => console.write(&path, &text),
-            Step::Command(command) => {
+            PageStep::NotRun { .. } => {}
+            PageStep::File { path, text } => console.write(&path, &text),
+            PageStep::Command(command) => {
                 commands += 1;
                 agents.extend(run_command(page, &console, &command));
             }
@@ -239,7 +239,7 @@ fn every_page_with_blocks_to_run_is_run() {
     for entry in fs::read_dir(root().join("docs/guide")).unwrap() {
         let page = format!("docs/guide/{}", entry.unwrap().file_name().display());
         let steps = console::steps(&read(&page)).unwrap();
-        let has_commands = steps.iter().any(|step| matches!(step, Step::Command(_)));
+        let has_commands = steps.iter().any(|step| matches!(step, PageStep::Command(_)));
         assert_eq!(has_commands, here.contains(&format!("run(\"{page}\")")), "{page}");
     }
 }

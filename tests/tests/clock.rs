@@ -123,7 +123,7 @@ fn an_idle_bond_without_its_agent_fails_over_in_two_periods_and_is_announced_at_
 }
 
 #[test]
-fn what_peers_send_to_an_idle_host_arrives_again_without_an_agent() {
+fn frames_to_an_idle_host_arrive_again_without_an_agent() {
     skip_if_unable!();
     let _turn = concurrently();
     for policy in POLICIES {
@@ -252,7 +252,7 @@ fn downdelay_updelay_and_the_primary_count_without_an_agent() {
 }
 
 #[test]
-fn the_next_agent_reports_what_ticks_have_done() {
+fn the_next_agent_reports_failovers_of_the_tick() {
     skip_if_unable!();
     let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);
@@ -355,7 +355,7 @@ fn each_round_is_announced_once_while_an_agent_runs() {
         wait_for_announcements(&lab, &capture, other, 5);
         lab.reconnect(cut, Cut::Carrier).unwrap();
         wait_for_status(&xbond, cut, "up");
-        // A sixth would come in the pace of the others.
+        // A sixth one would follow after the same interval.
         let port = lab.port(other).unwrap();
         let start = Instant::now();
         let later = |frame: &Frame| {
@@ -443,7 +443,7 @@ fn a_tick_that_was_detached_is_attached_again() {
 }
 
 #[test]
-fn without_an_agent_a_bond_whose_clock_lost_its_frames_carries_packets_and_is_shown_so() {
+fn a_bond_whose_clock_lost_its_frames_carries_packets_without_an_agent_and_show_reports_it() {
     skip_if_unable!();
     let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);

@@ -57,7 +57,7 @@ impl<'lab> Monitored<'lab> {
         Self { lab, xbond: Some(xbond), pinned }
     }
 
-    /// Has the agent not act any more. Returns when the tick monitors, and the grace of all slaves has ended.
+    /// Stops the agent's actions. Returns when the tick monitors, and the grace of all slaves has ended.
     fn leave(&mut self, agent: Agent) {
         match agent {
             Agent::Killed => self.xbond.take().unwrap().kill().unwrap(),
@@ -101,7 +101,7 @@ impl<'lab> Monitored<'lab> {
         assert_eq!(state(), before, "{:?}", self.state());
     }
 
-    /// Has an agent manage the bond again.
+    /// Lets an agent manage the bond again.
     fn resume(&mut self, datapath: Datapath, options: &[&str]) -> &Xbond<'lab> {
         match &self.xbond {
             Some(stopped) => stopped.signal(Signal::SIGCONT).unwrap(),
@@ -133,7 +133,7 @@ fn reported(xbond: &Xbond<'_>) -> Vec<(String, String, String)> {
     seen.map(|receipt| (of(receipt, "from"), of(receipt, "to"), of(receipt, "reason"))).collect()
 }
 
-/// One path dies, then the other; one comes back, then an agent.
+/// One path fails, then the other; one path recovers, then an agent runs again.
 fn paths_die_and_come_back(datapath: Datapath, agent: Agent, target: &str, others: &str) {
     let what = format!("{} {agent:?} {target} {others}", datapath.name());
     let lab = builder(datapath).build().unwrap();

@@ -134,7 +134,7 @@ fn a_bond_that_is_set_down_is_named_by_show() {
 }
 
 #[test]
-fn set_and_show_say_what_else_to_do() {
+fn set_and_show_name_the_next_command() {
     skip_if_unable!();
     let lab = Lab::scenario().unwrap();
     let empty: serde_json::Value = serde_json::from_str(&said(&lab, "show -j")).unwrap();

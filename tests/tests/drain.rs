@@ -22,7 +22,7 @@ fn failures(xbond: &Xbond<'_>, name: &str) -> u64 {
     slave(&show(xbond), name)["link_failure_count"].as_u64().unwrap()
 }
 
-/// Works on the port of a drained slave: its link goes, and its MTU changes and comes back.
+/// Works on the port of a drained slave: its link is lost, and its MTU is changed and restored.
 fn work_on(lab: &Lab, xbond: &Xbond<'_>, name: &str) {
     for change in ["down", "mtu 1400", "mtu 1500", "up"] {
         lab.host.ip(&format!("link set dev {name} {change}")).unwrap();

@@ -148,7 +148,7 @@ fn a_clean_cut_loses_nothing_outbound() {
 }
 
 #[test]
-fn a_guard_that_is_off_leaves_it_to_the_agent() {
+fn without_the_guard_the_agent_fails_over() {
     skip_if_unable!();
     let _turn = concurrently();
     for (options, arguments, why) in [

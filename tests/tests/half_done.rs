@@ -99,7 +99,7 @@ impl<'lab> Small<'lab> {
 }
 
 #[test]
-fn a_full_disk_refuses_what_adds_and_releases_what_goes() {
+fn a_full_disk_refuses_additions_and_allows_removals() {
     skip_if_unable!();
     let _concurrent = concurrently();
     let lab = host();
@@ -406,7 +406,7 @@ fn a_slave_that_returns_after_its_bond_was_removed_is_restored() {
 }
 
 #[test]
-fn a_bond_that_vanishes_with_a_container_comes_back() {
+fn a_bond_that_vanishes_with_a_container_is_recreated() {
     skip_if_unable!();
     let lab = host();
     let file = file();
@@ -463,7 +463,7 @@ fn show_lists_the_bonds_of_every_namespace() {
 
 /// The files of the whole network namespace, before the agent has seen that they are gone.
 #[test]
-fn an_agent_whose_files_were_removed_ends_and_obeys_as_with_them() {
+fn an_agent_whose_files_were_removed_ends_and_obeys_as_usual() {
     skip_if_unable!();
     let lab = host();
     let file = file();

@@ -178,7 +178,7 @@ fn seen(lab: &Lab, device: &str, hook: Hook) -> [bool; 2] {
 }
 
 #[test]
-fn hooks_see_what_the_book_lists() {
+fn hooks_see_the_packets_that_the_book_lists() {
     skip_if_unable!();
     if !has_tcx() {
         return skip("the table is of kernels with tcx (Linux 6.6)");
@@ -357,7 +357,7 @@ fn check_warns_of_interfaces_that_this_machine_does_not_have() {
 }
 
 #[test]
-fn a_bridge_above_a_bond_that_delivers_what_backups_receive_is_warned_of() {
+fn show_warns_of_a_bridge_above_a_bond_with_all_slaves_active() {
     skip_if_unable!();
     let _concurrent = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);

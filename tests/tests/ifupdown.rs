@@ -71,7 +71,7 @@ fn a_stanza_with_slaves_becomes_a_bond_until_it_is_down() {
     let expected = "[add][--bond][bond0][--slave][eth0][--slave][eth1][-o][arp_ip_target=192.0.2.1,192.0.2.2]\
                     [-o][miimon=100][-o][primary=eth1]\n";
     assert_eq!(scene.calls(), expected);
-    // It is there already.
+    // The bond exists already.
     scene.hook("start pre-up", "bond0", STANZA).unwrap();
     scene.hook("start post-up", "bond0", STANZA).unwrap();
     scene.hook("stop pre-down", "bond0", STANZA).unwrap();

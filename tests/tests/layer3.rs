@@ -233,7 +233,7 @@ fn bond0(more: &[&'static str]) -> Vec<&'static str> {
 }
 
 #[test]
-fn layer_3_returns_as_it_was() {
+fn layer_3_state_is_restored() {
     skip_if_unable!();
     for more in [&[][..], &["--move-addresses"], &["-o", "fail_over_mac=active", "--move-addresses"]] {
         let lab = host_with_state();
@@ -251,7 +251,7 @@ fn layer_3_returns_as_it_was() {
 }
 
 #[test]
-fn layer_3_is_on_the_bond_as_it_was_on_the_slave() {
+fn the_bond_takes_the_layer_3_state_of_a_slave_unchanged() {
     skip_if_unable!();
     let lab = host_with_state();
     add_state(&lab.host, &STATE);

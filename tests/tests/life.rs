@@ -399,7 +399,7 @@ fn agents_of_different_namespaces_do_not_meet() {
 }
 
 #[test]
-fn files_and_capabilities_are_the_least_that_do() {
+fn an_agent_has_the_least_files_and_capabilities() {
     skip_if_unable!();
     let lab = lab();
     let host = &lab.host;
@@ -454,16 +454,8 @@ fn ask(socket: &Path, request: &[u8]) -> (u16, String) {
     (status, body.to_owned())
 }
 
-#[test]
-fn malformed_requests_are_answered_and_disturb_no_other() {
-    skip_if_unable!();
-    let lab = lab();
-    let host = &lab.host;
-    let agent = Xbond::run(host, BOND0).unwrap();
-    let socket = run_directory(host).join("xbond.sock");
-    let before = agent.show("bond0").unwrap()["bonds"][0]["options"].clone();
-    let traffic = TwoWay::start((host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), 2_000).unwrap();
-
+/// Returns requests with their name, the status of their answer, and a part of its sentence.
+fn malformed_requests() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
     let request = |line: &str, body: &str| {
         let headers = "Host: xbond\r\nContent-Type: application/json\r\nConnection: close\r\n";
         let length = body.len();
@@ -472,7 +464,7 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
     const OPTIONS: &str = "POST /v1/bonds/bond0/options";
     let large = format!(r#"{{"set":[["primary","{}"]]}}"#, "x".repeat(70_000));
     let many = format!(r#"{{"set":[{}["miimon","x"]]}}"#, r#"["miimon","50"],"#.repeat(60));
-    let table: &[(&str, Vec<u8>, u16, &str)] = &[
+    vec![
         ("no such path", request("GET /v2/bonds", ""), 404, "GET /v1/bonds, POST /v1/bonds"),
         (
             "no such method",
@@ -491,10 +483,40 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
         ("a bad value at the end", request(OPTIONS, &many), 422, "miimon=x: not a value"),
         ("no HTTP", b"show bond0\n".to_vec(), 400, ""),
         ("noise", vec![0xff; 1 << 20], 400, ""),
-    ];
-    for (what, request, wanted, sentence) in table {
-        let (status, body) = ask(&socket, request);
-        assert_eq!(status, *wanted, "{what}: {body}");
+    ]
+}
+
+fn refuses_strangers(host: &NetNs, socket: &Path) {
+    let Some((name, why)) = nobody_asks(socket) else { panic!("the user nobody got no answer") };
+    assert_eq!(name, std::io::ErrorKind::PermissionDenied, "{why}");
+    // The agent checks the identity of clients, also where the file's mode allows them.
+    fs::set_permissions(socket, fs::Permissions::from_mode(0o666)).unwrap();
+    let said = host
+        .command("setpriv")
+        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "curl", "--silent", "--unix-socket"])
+        .arg(socket)
+        .arg("http://xbond/v1/bonds")
+        .stderr(Stdio::null())
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&said.stdout);
+    let who = if has_readers() { "root and members of group xbond" } else { "root" };
+    assert_eq!(said, format!(r#"{{"error":"only {who} may use this socket","kind":"denied"}}"#));
+}
+
+#[test]
+fn malformed_requests_are_answered_and_disturb_no_other() {
+    skip_if_unable!();
+    let lab = lab();
+    let host = &lab.host;
+    let agent = Xbond::run(host, BOND0).unwrap();
+    let socket = run_directory(host).join("xbond.sock");
+    let before = agent.show("bond0").unwrap()["bonds"][0]["options"].clone();
+    let traffic = TwoWay::start((host, HOST_V4.into()), (&lab.peer, PEER_V4.into()), 2_000).unwrap();
+
+    for (what, request, wanted, sentence) in malformed_requests() {
+        let (status, body) = ask(&socket, &request);
+        assert_eq!(status, wanted, "{what}: {body}");
         if !sentence.is_empty() {
             let failure: serde_json::Value =
                 serde_json::from_str(&body).unwrap_or_else(|_| panic!("{what}: {body}"));
@@ -512,22 +534,7 @@ fn malformed_requests_are_answered_and_disturb_no_other() {
     assert_eq!(agent.show("bond0").unwrap()["bonds"][0]["options"], before);
     drop(unfinished);
 
-    let Some((name, why)) = nobody_asks(&socket) else { panic!("the user nobody got no answer") };
-    assert_eq!(name, std::io::ErrorKind::PermissionDenied, "{why}");
-    // The agent checks the identity of clients, also where the file's mode allows them.
-    fs::set_permissions(&socket, fs::Permissions::from_mode(0o666)).unwrap();
-    let said = host
-        .command("setpriv")
-        .args(["--reuid=65534", "--regid=65534", "--clear-groups", "curl", "--silent", "--unix-socket"])
-        .arg(&socket)
-        .arg("http://xbond/v1/bonds")
-        .stderr(Stdio::null())
-        .output()
-        .unwrap();
-    let said = String::from_utf8_lossy(&said.stdout);
-    let who = if has_readers() { "root and members of group xbond" } else { "root" };
-    assert_eq!(said, format!(r#"{{"error":"only {who} may use this socket","kind":"denied"}}"#));
-
+    refuses_strangers(host, &socket);
     traffic.wait_for_more(500).unwrap();
     for direction in traffic.stop().unwrap() {
         assert_eq!((direction.lost, direction.duplicated), (0, 0), "{direction:?}");

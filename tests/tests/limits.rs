@@ -109,7 +109,7 @@ fn an_agent_whose_descriptors_clients_hold_keeps_its_bond_and_answers_after_them
     }
 }
 
-/// Connections that ask nothing hold the descriptors: they are closed for who comes next.
+/// Connections without a request hold the descriptors: they are closed for those that follow.
 #[test]
 fn an_agent_whose_descriptors_idle_clients_hold_answers_others() {
     skip_if_unable!();
@@ -121,7 +121,7 @@ fn an_agent_whose_descriptors_idle_clients_hold_answers_others() {
     let begun = Instant::now();
     let held: Vec<_> = (0..8).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     show(&agent);
-    // Later, all that ask nothing are closed anyway.
+    // Later, all connections without a request are closed anyway.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());
     drop(held);
     agent.stop().unwrap();

@@ -67,7 +67,7 @@ fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
     for (name, why) in [
         ("br0", "br0: lies above the bond bond0, and cannot be a slave of a bond"),
         ("mv0", "mv0: lies above the bond bond0, and cannot be a slave of a bond"),
-        ("w1", "w1: what it sends comes back to bond0 through a bridge"),
+        ("w1", "w1: frames that it sends return to bond0 through a bridge"),
     ] {
         let error = xbond.cli(["add-slave", BOND, name]).unwrap_err().to_string();
         assert!(error.contains(why), "{name}: {error}");
@@ -79,7 +79,9 @@ fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
     host.ip("link del mv0").unwrap();
     xbond.cli(["add-slave", BOND, "br0"]).unwrap();
     host.ip("link set bond0 master br0").unwrap();
-    xbond.wait_for("br0: what it sends comes back to bond0 since bond0 was made a port; it leaves").unwrap();
+    xbond
+        .wait_for("br0: frames that it sends return to bond0 since bond0 became a port; it is released")
+        .unwrap();
     let names = || show(&xbond)["slaves"].to_string();
     eventually("it has left", names, |names| !names.contains("br0"));
     // Another bond may be above a cable that leads to this one.
@@ -90,7 +92,7 @@ fn a_device_that_sends_by_the_bond_is_refused_as_its_slave() {
 
 /// It was restored when it returned; a later agent does not restore a slave again.
 #[test]
-fn a_slave_that_came_back_with_another_ifindex_is_not_restored_at_each_adoption() {
+fn a_slave_that_returned_with_another_ifindex_is_not_restored_at_each_adoption() {
     skip_if_unable!();
     let _turn = concurrently();
     for policy in ["none", "active", "follow"] {

@@ -107,7 +107,7 @@ fn reverse_arps(lab: &Lab, capture: &Capture, nic: &str) -> Vec<Frame> {
     frames.filter(|frame| !frame.outgoing && frame.ifname == port && frame.bytes[12..14] == RARP).collect()
 }
 
-/// Has the backup send one frame with the bond's MAC address, as an LLDP daemon does.
+/// Sends one frame with the bond's MAC address by the backup, as an LLDP daemon does.
 fn send_by_backup(lab: &Lab) -> Instant {
     let mac = lab.host.link(BOND).unwrap().mac;
     let socket = PacketSocket::open(&lab.host, SLAVES[1]).unwrap();

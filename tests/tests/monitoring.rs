@@ -148,7 +148,7 @@ fn after_a_failover(lab: &Lab) -> Xbond<'_> {
 
 /// Rules that name metrics which do not exist are never true, and panels stay empty.
 #[test]
-fn queries_are_about_metrics_and_labels_that_are_there() {
+fn queries_use_metrics_and_labels_that_exist() {
     skip_if_unable!();
     let _others = common::concurrently();
     let lab = Lab::scenario().unwrap();
@@ -167,7 +167,7 @@ fn queries_are_about_metrics_and_labels_that_are_there() {
 }
 
 #[test]
-fn a_query_of_something_else_is_found() {
+fn a_query_of_an_unknown_metric_is_found() {
     let labels = |labels: &[&str]| labels.iter().map(|label| (*label).to_owned()).collect();
     let metrics = Metrics::from([("xbond_a".to_owned(), labels(&["bond"]))]);
     for (query, fault) in [

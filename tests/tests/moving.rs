@@ -68,7 +68,7 @@ fn routes(host: &NetNs, device: &str) -> String {
 }
 
 #[test]
-fn connections_survive_the_move_and_the_undoing_of_it() {
+fn connections_survive_the_move_and_its_undo() {
     skip_if_unable!();
     let lab = host_on_one_nic();
     let mut connections = [

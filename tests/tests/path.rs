@@ -138,7 +138,7 @@ fn programs() -> aya::Ebpf {
     EbpfLoader::new().load(Kernel::read().object()).unwrap()
 }
 
-/// By `bpf_link_update`: the link stays at its hook.
+/// Another process calls `bpf_link_update`: the link stays at its hook.
 #[test]
 fn programs_that_were_replaced_in_their_links_are_restored() {
     skip_if_unable!();

@@ -1,4 +1,5 @@
-//! Peers that had spoken before a failover: whom the new slave hears, who is asked, and what the receipt says.
+//! Peers that had sent before a failover: from which ones the new slave receives, which ones are probed, and what the
+//! receipt reports.
 
 mod common;
 mod programs;
@@ -76,7 +77,7 @@ impl Stations {
         Self((0..number).map(station).collect())
     }
 
-    /// Has the host learn the MAC address of each.
+    /// Makes the host learn the MAC address of each.
     fn meet(&self, lab: &Lab) {
         for (_, _, last) in &self.0 {
             let address = std::net::Ipv4Addr::new(192, 168, 99, *last);
@@ -111,7 +112,7 @@ fn a_receipt_names_peers_that_were_not_heard_and_they_are_asked() {
         let xbond = bond(&lab, datapath, &[]);
         let stations = Stations::create(&lab, 4);
         stations.meet(&lab);
-        // One peer speaks all the time, three are idle, one is dead.
+        // One peer sends all the time, three are idle, one is dead.
         let options = FlowOptions { rate: 1000, ..FlowOptions::default() };
         let flow = Flow::start((&lab.peer, PEER_V4.into()), (&lab.host, HOST_V4.into()), options).unwrap();
         flow.wait_for_more(100).unwrap();
@@ -123,7 +124,7 @@ fn a_receipt_names_peers_that_were_not_heard_and_they_are_asked() {
         assert_eq!((&found["expected"], &found["heard"]), (&5.into(), &4.into()), "{what}: {found}");
         let dead = format!("192.168.99.{last} ({})", stations.mac(1));
         assert_eq!(found["missing"], serde_json::json!([dead]), "{what}");
-        // Idle ones may happen to speak by themselves.
+        // An idle one may send by itself.
         assert!((1..=4).contains(&found["asked"].as_u64().unwrap()), "{what}: {found}");
         assert!(found["heard_us"].as_u64().unwrap() < 120_000, "{what}: {found}");
         let nic = lab.port(SLAVES[1]).unwrap();

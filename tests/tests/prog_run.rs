@@ -315,6 +315,7 @@ fn an_existing_bond_is_not_overwritten() {
 }
 
 /// The carrier guard: frames that are sent while the active slave's device has no link.
+// One thing: a table of states, each of which follows the one before.
 fn guard_table(hook: Hook) {
     let bench = Bench::new(hook, "guard");
     let reader = DeviceReader::new(&Kernel::read()).unwrap();
@@ -462,7 +463,7 @@ fn xdp_guard() {
 
 /// Many devices are checked in one call, also more than a frame has room for.
 #[test]
-fn devices_are_asked_for_their_links_by_their_handles() {
+fn links_of_devices_are_read_by_their_handles() {
     let _bench = Bench::new(Hook::Tc, "links");
     let reader = DeviceReader::new(&Kernel::read()).unwrap();
     for device in ["slave0", "wire0", "slave1"] {

@@ -132,6 +132,22 @@ fn slaves_join_and_leave_under_traffic_without_loss() {
     }
 }
 
+/// The last slave leaves: the bond has a random MAC address, and then that of the next slave that joins.
+fn the_last_slave_leaves(lab: &Lab, xbond: &Xbond<'_>, policy: &str) {
+    let [first, second] = SLAVES.map(|name| lab.mac(name).unwrap());
+    let third = lab.mac(THIRD).unwrap();
+    xbond.cli(["del-slave", BOND, "enp0s9"]).unwrap();
+    assert_eq!(mac(lab, "enp0s9"), second, "{policy}");
+    let is_unused = |mac: &Mac| ![first, second, third].contains(mac) && is_made_up(*mac);
+    eventually(&format!("{policy}, the empty bond"), || mac(lab, BOND), is_unused);
+    let bond = show(xbond);
+    assert_eq!((names(&bond), &bond["carrier"]), (vec![], &false.into()), "{policy}");
+    assert_eq!((found_json(lab), programs(lab)), (vec![], 0), "{policy}");
+
+    xbond.cli(["add-slave", BOND, THIRD]).unwrap();
+    eventually(&format!("{policy}, its first slave"), || mac(lab, BOND), |mac| *mac == third);
+}
+
 /// The steps "release" and "enslave again" of the reference, for each policy.
 #[test]
 fn macs_at_release_and_enslave() {
@@ -180,18 +196,7 @@ fn macs_at_release_and_enslave() {
         xbond.cli(["del-slave", BOND, "enp0s8"]).unwrap();
         assert_eq!(mac(&lab, "enp0s8"), first, "{policy}");
 
-        // The last slave: the bond has a random MAC address.
-        xbond.cli(["del-slave", BOND, "enp0s9"]).unwrap();
-        assert_eq!(mac(&lab, "enp0s9"), second, "{policy}");
-        let nobodys = |mac: &Mac| ![first, second, third].contains(mac) && is_made_up(*mac);
-        eventually(&format!("{policy}, the empty bond"), || mac(&lab, BOND), nobodys);
-        let bond = show(&xbond);
-        assert_eq!((names(&bond), &bond["carrier"]), (vec![], &false.into()), "{policy}");
-        assert_eq!((found_json(&lab), programs(&lab)), (vec![], 0), "{policy}");
-
-        // The next slave that joins gives its MAC address to the bond.
-        xbond.cli(["add-slave", BOND, THIRD]).unwrap();
-        eventually(&format!("{policy}, its first slave"), || mac(&lab, BOND), |mac| *mac == third);
+        the_last_slave_leaves(&lab, &xbond, policy);
         meet(&lab);
         xbond.stop().unwrap();
     }

@@ -1,5 +1,5 @@
 //! Storms of events, which a neighbour or another program can cause: urgent work is as fast as without them, and
-//! readers of the agent's state wait for none of it.
+//! readers of the agent's state do not wait.
 
 mod common;
 

@@ -18,9 +18,9 @@ use bond_common::{
 use bond_core::name::BondName;
 use bond_user::sys::{
     Devices, KernelDevices, ThreadRuntime,
+    alias::Mark,
     clock::{self, ClockNames, ClockPair},
     dataplane::{ClockEnd, ClockMaps, Hook},
-    ownership::Mark,
 };
 use programs::{Bench, ip};
 use xbond_tests::frames::{HOST, Scene, arp};
@@ -88,7 +88,7 @@ impl Ticking {
         self.until("ticks", |ticks| ticks.ticks >= until)
     }
 
-    /// Has the tick expect another sequence of a frame, which is lost by that.
+    /// Makes the tick expect another sequence of a frame, so that the frame is dropped.
     fn lose(&self, frame: usize) {
         let map = MapData::from_pin(self.bench.dir.join(names::TICKS)).unwrap();
         let mut map = Array::<_, TickEntry>::try_from(Map::Array(map)).unwrap();

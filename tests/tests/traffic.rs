@@ -19,7 +19,7 @@ xbond_tests::on_each_datapath!(
     ipv6,
     vlan_tags_arrive_as_they_were_sent,
     jumbo_frames,
-    broadcast_and_groups_come_once,
+    broadcasts_and_multicasts_arrive_once,
 );
 
 /// Bytes that a TCP transfer moves in each direction, instead of the number that a datapath moves in a second or so.
@@ -214,7 +214,7 @@ fn jumbo_frames(datapath: Datapath) -> Result<()> {
     })
 }
 
-fn broadcast_and_groups_come_once(datapath: Datapath) -> Result<()> {
+fn broadcasts_and_multicasts_arrive_once(datapath: Datapath) -> Result<()> {
     let lab = Lab::builder().datapath(datapath).build()?;
     let xbond = run(&lab, datapath, "active", &[])?;
     lab.peer.ip(&format!("address change {PEER_V4}/24 broadcast {BROADCAST} dev {PEER_NIC}"))?;

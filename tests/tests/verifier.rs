@@ -1,4 +1,5 @@
-//! The programs leave the kernel's verifier room: other kernels follow more paths than the one that runs this test.
+//! The programs stay far below the limit of the kernel's verifier: other kernels follow more paths than the one that
+//! runs this test.
 
 mod common;
 

@@ -94,6 +94,10 @@ struct Ran {
     took: Duration,
 }
 
+/// Runs the checks of a release, and prints a table of their results.
+///
+/// # Errors
+/// The process is not root, or a check cannot be started. A failed check gives exit code 1.
 pub fn run(arguments: &ReleaseCheckArguments) -> Result<ExitCode> {
     setup::ensure()?;
     ensure!(machine::is_root(), "release-check makes network namespaces: run it as root");
@@ -193,8 +197,10 @@ mod tests {
     #[test]
     fn programs_of_the_kernel_are_test_programs() {
         let tests = machine::root().join("tests/tests");
-        let unknown: Vec<_> =
-            OF_THE_KERNEL.iter().filter(|name| !tests.join(format!("{name}.rs")).is_file()).collect();
+        let is_program = |name: &str| {
+            [format!("{name}.rs"), format!("{name}/main.rs")].iter().any(|file| tests.join(file).is_file())
+        };
+        let unknown: Vec<_> = OF_THE_KERNEL.iter().filter(|name| !is_program(name)).collect();
         assert!(unknown.is_empty(), "{unknown:?}");
     }
 

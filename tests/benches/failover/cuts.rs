@@ -247,18 +247,7 @@ impl Setting {
         let rate = to_peer.sent as f64 / to_peer.last_sent().as_secs_f64();
         row.number("packets/s", rate.round());
         let under_way = (rate * UNDER_WAY.as_secs_f64()) as u64;
-        // For each cut: before the carrier fell, while it fell, after it.
-        let mut counted = 0;
-        let phases: Vec<[u64; 3]> = cuts
-            .iter()
-            .map(|cut| {
-                let CutMade { before, after, settled, .. } = *cut;
-                // Losses of the previous cut are counted there.
-                let from = before.saturating_sub(under_way).max(counted);
-                counted = settled;
-                [from..before, before..after, after..settled].map(|numbers| to_peer.lost_among(numbers))
-            })
-            .collect();
+        let phases = lost_in_phases(to_peer, cuts, under_way);
         let of_phase = |phase: usize| phases.iter().map(|cut| cut[phase]).sum::<u64>() as f64;
         let events: Vec<Instant> = cuts.iter().map(|cut| cut.at).collect();
         let is_clean =
@@ -302,6 +291,21 @@ impl Setting {
         }
         Ok(())
     }
+}
+
+/// Returns for each cut how many packets were lost before the carrier fell, while it fell, and after it. `under_way`: the
+/// number of packets that are sent, and have not arrived, at any time.
+fn lost_in_phases(to_peer: &FlowReport, cuts: &[CutMade], under_way: u64) -> Vec<[u64; 3]> {
+    let mut counted = 0;
+    cuts.iter()
+        .map(|cut| {
+            let CutMade { before, after, settled, .. } = *cut;
+            // Losses of the previous cut are counted there.
+            let from = before.saturating_sub(under_way).max(counted);
+            counted = settled;
+            [from..before, before..after, after..settled].map(|numbers| to_peer.lost_among(numbers))
+        })
+        .collect()
 }
 
 /// Returns the packets that arrived in each millisecond, from 10 before the cut on.

@@ -21,7 +21,7 @@ use crate::{
     row::{Row, gaps, ms},
 };
 
-/// Packets/s from the peer to a guest that says nothing.
+/// Packets/s from the peer to a guest that sends nothing.
 const RATE: u32 = 5_000;
 /// The address of the silent guest.
 const GUEST: std::net::Ipv4Addr = std::net::Ipv4Addr::new(192, 168, 99, 120);

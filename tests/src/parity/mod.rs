@@ -41,7 +41,7 @@ pub use self::{
 };
 use self::{
     record::Snapshot,
-    step::{Link, Switched},
+    step::{LinkPart, Switched},
 };
 use crate::{Capture, Cut, Lab, Nic, PacketSocket, WAIT_LIMIT, lab::PEER_NIC, link::Link as Device};
 
@@ -108,7 +108,8 @@ impl Pace {
     }
 }
 
-/// An implementation that runs the steps.
+/// An implementation that runs the steps. A refusal is an [`Outcome`]; the errors are those of the test's own means, such
+/// as a program that cannot be run.
 pub trait Implementation {
     /// Returns the expected record of a step.
     fn expected<'case>(&self, case: &'case Case) -> &'case [String];
@@ -117,22 +118,56 @@ pub trait Implementation {
         same(expected, seen)
     }
     /// Creates the bond with these options and slaves, and sets it up.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn create(&mut self, options: &[(String, String)], slaves: &[Slave]) -> Result<Outcome>;
     /// Removes the bond.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn remove(&mut self) -> Result<()>;
+    /// Enslaves an interface.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn enslave(&mut self, slave: &str) -> Result<Outcome>;
+    /// Releases a slave.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn release(&mut self, slave: &str) -> Result<Outcome>;
+    /// Sets an option of the bond.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn set(&mut self, key: &str, value: &str) -> Result<Outcome>;
+    /// Sets an option of a slave.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn set_slave(&mut self, slave: &str, key: SlaveKey, value: &str) -> Result<Outcome>;
     /// Returns the text of /proc/net/bonding/BOND.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn proc(&self) -> Result<String>;
     /// Returns the value of an option in the form of the driver's sysfs.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn get(&self, key: &str) -> Result<String>;
     /// Returns the state of the bond; `None` if there is none.
+    ///
+    /// # Errors
+    /// A program or file of the implementation fails.
     fn status(&self) -> Result<Option<Status>>;
 }
 
 /// Creates three NICs on a learning switch.
+///
+/// # Errors
+/// As for [`LabBuilder::build`](crate::LabBuilder::build).
 pub fn lab() -> Result<Lab> {
     Lab::builder().nics((0..NICS).map(|index| Nic::new(&nic(index), [2, 0, 0, 0, 0, 0x10 + index]))).build()
 }
@@ -142,6 +177,9 @@ fn nic(index: u8) -> String {
 }
 
 /// Runs a scenario's steps in `lab` and passes the record of each to `each`; an error of `each` ends the run.
+///
+/// # Errors
+/// A step failed, a state cannot be read, or `each` failed; the error names the step.
 pub fn run(
     scenario: &Scenario,
     lab: &Lab,
@@ -180,6 +218,7 @@ impl Run<'_> {
     }
 
     /// Runs a step; returns the lines that its record has in addition to the changes that follow.
+    // One thing: an arm for each step.
     fn act(&mut self, step: &Step) -> Result<Vec<String>> {
         let host = &self.lab.host;
         match step {
@@ -226,9 +265,9 @@ impl Run<'_> {
             }
             Step::Link { slave, link, state } => {
                 let cut = match link {
-                    Link::Carrier => Cut::Carrier,
-                    Link::Admin => Cut::Admin,
-                    Link::Path => Cut::Silent,
+                    LinkPart::Carrier => Cut::Carrier,
+                    LinkPart::Admin => Cut::Admin,
+                    LinkPart::Path => Cut::Silent,
                 };
                 match state {
                     Switched::Off => self.lab.cut(slave, cut)?,

@@ -74,11 +74,19 @@ impl Scenario {
         Ok(scenarios)
     }
 
+    /// Reads a scenario from its file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is no scenario; the error names the line.
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::parse(&text).with_context(|| format!("in {}", path.display()))
     }
 
+    /// Parses the text of a scenario.
+    ///
+    /// # Errors
+    /// A line is no step, comment or directive, or a comment has no step; the error names the line.
     pub fn parse(text: &str) -> Result<Self> {
         let mut scenario =
             Self { head: Vec::new(), quiet: USUAL_QUIET, needs: Vec::new(), cases: Vec::new() };

@@ -40,7 +40,7 @@ pub enum Step {
     Macvlan { lower: String, mac: String, address: String },
     /// `carrier SLAVE off` removes the carrier, `admin SLAVE off` sets the slave down, `path SLAVE off` makes the
     /// switch drop its frames in both directions.
-    Link { slave: String, link: Link, state: Switched },
+    Link { slave: String, link: LinkPart, state: Switched },
     /// `device ARGUMENTS`: arguments of `ip link set`.
     Device { arguments: String },
 }
@@ -68,7 +68,7 @@ impl SlaveKey {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkPart {
     Carrier,
     Admin,
     Path,
@@ -132,9 +132,9 @@ impl FromStr for Step {
             "carrier" | "admin" | "path" => {
                 let (slave, state) = rest.split_once(' ').context("neither on nor off")?;
                 let link = match verb {
-                    "carrier" => Link::Carrier,
-                    "admin" => Link::Admin,
-                    _ => Link::Path,
+                    "carrier" => LinkPart::Carrier,
+                    "admin" => LinkPart::Admin,
+                    _ => LinkPart::Path,
                 };
                 Self::Link { slave: slave.to_owned(), link, state: state.parse()? }
             }
@@ -222,9 +222,9 @@ impl fmt::Display for Step {
             Self::Macvlan { lower, mac, address } => write!(f, "macvlan {lower} {mac} {address}"),
             Self::Link { slave, link, state } => {
                 let link = match link {
-                    Link::Carrier => "carrier",
-                    Link::Admin => "admin",
-                    Link::Path => "path",
+                    LinkPart::Carrier => "carrier",
+                    LinkPart::Admin => "admin",
+                    LinkPart::Path => "path",
                 };
                 write!(f, "{link} {slave} {state}")
             }

@@ -243,7 +243,7 @@ fn a_generation_that_is_set_back_is_no_number_of_changes() {
 
 /// An offset of a container's clocks must not confuse the ARP monitor, which uses the kernel's times.
 #[test]
-fn an_agent_in_a_time_namespace_compares_like_with_like() {
+fn an_agent_in_a_time_namespace_uses_the_kernels_times() {
     skip_if_unable!();
     let _turn = concurrently();
     let up_for = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC).unwrap().tv_sec();

@@ -147,7 +147,7 @@ fn an_interface_that_returns_from_another_namespace_is_a_slave_again() {
 
 /// Hundreds of changes while the agent cannot read them: it detects the resulting state.
 #[test]
-fn link_events_that_were_lost_are_caught_up_with() {
+fn an_agent_detects_changes_whose_link_events_were_lost() {
     skip_if_unable!();
     let _turn = concurrently();
     let lab = lab(Datapath::Tc, Policy::Learning);

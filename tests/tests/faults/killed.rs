@@ -35,6 +35,44 @@ fn assert_macs(lab: &Lab, policy: &str, active: &str, what: &str) {
     });
 }
 
+/// Returns whether all NICs are slaves, and up.
+fn are_all_up(bond: &serde_json::Value) -> bool {
+    let slaves = bond["slaves"].as_array().unwrap();
+    let up = slaves.iter().filter(|slave| slave["mii_status"] == "up");
+    slaves.len() == NICS.len() && up.count() == NICS.len()
+}
+
+/// What the agent does when it is killed.
+const DOING: [&str; 6] = ["fail over", "switch", "del-slave", "add-slave", "reload", "nothing"];
+
+/// Makes the agent do something with the active slave, or with another one. Returns the request, if it is one.
+fn begin(
+    lab: &Lab,
+    agent: &Xbond<'_>,
+    doing: &str,
+    (active, other): (&str, &str),
+    change_file: impl FnOnce(),
+) -> Option<std::process::Child> {
+    match doing {
+        "fail over" => {
+            lab.cut(active, Cut::Carrier).unwrap();
+            None
+        }
+        "switch" => Some(ask(lab, &["set", BOND, &format!("active_slave={other}")])),
+        "del-slave" => Some(ask(lab, &["del-slave", BOND, other])),
+        "add-slave" => {
+            // An adopted bond may need this request twice.
+            let _ = agent.cli(["del-slave", BOND, other]);
+            Some(ask(lab, &["add-slave", BOND, other]))
+        }
+        "reload" => {
+            change_file();
+            Some(ask(lab, &["reload"]))
+        }
+        _ => None,
+    }
+}
+
 fn kill_agents(policy: &str, kills: u64, random: &mut Random) {
     let nics = NICS.iter().zip(1..).map(|(name, last)| Nic::new(name, [2, 0, 0, 0, 1, last]));
     let lab = builder(Datapath::Tc).wire(Wire::Tap).nics(nics).build().unwrap();
@@ -49,28 +87,12 @@ fn kill_agents(policy: &str, kills: u64, random: &mut Random) {
     for number in 0..kills {
         let active = active_slave(&agent).unwrap();
         let other = NICS[random.below(3) as usize];
-        let doing =
-            ["fail over", "switch", "del-slave", "add-slave", "reload", "nothing"][random.below(6) as usize];
-        let mut asked = match doing {
-            "fail over" => {
-                cuts += 1;
-                lab.cut(&active, Cut::Carrier).unwrap();
-                None
-            }
-            "switch" => Some(ask(&lab, &["set", BOND, &format!("active_slave={other}")])),
-            "del-slave" => Some(ask(&lab, &["del-slave", BOND, other])),
-            "add-slave" => {
-                // An adopted bond may need this request twice.
-                let _ = agent.cli(["del-slave", BOND, other]);
-                Some(ask(&lab, &["add-slave", BOND, other]))
-            }
-            "reload" => {
-                let kept: Vec<_> = NICS.into_iter().filter(|name| *name != other).collect();
-                write_file(&file, policy, &kept, "mtu = 1400\nguard = \"auto\"\n");
-                Some(ask(&lab, &["reload"]))
-            }
-            _ => None,
-        };
+        let doing = DOING[random.below(DOING.len() as u64) as usize];
+        let mut asked = begin(&lab, &agent, doing, (&active, other), || {
+            let kept: Vec<_> = NICS.into_iter().filter(|name| *name != other).collect();
+            write_file(&file, policy, &kept, "mtu = 1400\nguard = \"auto\"\n");
+        });
+        cuts += u64::from(doing == "fail over");
         let moment = Duration::from_micros(random.below(60_000));
         thread::sleep(moment);
         let mut log = agent.log();
@@ -91,12 +113,7 @@ fn kill_agents(policy: &str, kills: u64, random: &mut Random) {
         agent = Xbond::run(&lab.host, ["-c", file.path().to_str().unwrap()])
             .unwrap_or_else(|error| panic!("{what}: {error:#}; the log of the one before:\n{log}"));
         lab.reconnect(&active, Cut::Carrier).unwrap();
-        let all_up = |bond: &serde_json::Value| {
-            let slaves = bond["slaves"].as_array().unwrap();
-            let up = slaves.iter().filter(|slave| slave["mii_status"] == "up");
-            slaves.len() == NICS.len() && up.count() == NICS.len()
-        };
-        eventually(&what, || show(&agent), all_up);
+        eventually(&what, || show(&agent), are_all_up);
         traffic.wait_for_more(100).unwrap();
         assert_macs(&lab, policy, &active_slave(&agent).unwrap(), &what);
         assert!(agent.log().contains("bond0: adopted"), "{what}: {}", agent.log());

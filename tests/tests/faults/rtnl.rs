@@ -14,14 +14,11 @@ fn is_recorded(lab: &Lab) {
     eventually("the record", log, |log| log.contains(&format!("\"from\":\"{CUTTABLE}\"")));
 }
 
-/// Returns the time from the cut to the announcement, or the outage of the traffic if that is longer.
-fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
-    let what = format!("guard {guard}, {policy}, {rate}/s");
-    let seconds = asked_for("XBOND_RTNL_SECONDS", 2);
-    let lab = lab(Datapath::Tc, Policy::Learning);
-    let (nic, other) = (lab.mac(SLAVES[0]).unwrap(), lab.mac(SLAVES[1]).unwrap());
+/// Starts a bond whose active slave can be cut while RTNL is held.
+fn cuttable_bond<'lab>(lab: &'lab Lab, guard: &str, policy: &str) -> (StpNic, Xbond<'lab>) {
     let wire = (&lab.switch.netns, lab.port(SLAVES[0]).unwrap());
-    let cuttable = StpNic::create(&lab.host, (CUTTABLE, nic), SLAVES[0], (wire.0, &wire.1)).unwrap();
+    let nic = (CUTTABLE, lab.mac(SLAVES[0]).unwrap());
+    let cuttable = StpNic::create(&lab.host, nic, SLAVES[0], (wire.0, &wire.1)).unwrap();
     let address = format!("{HOST_V4}/24");
     let arguments =
         ["--bond", BOND, "--address", &address, "--guard", guard, "--slave", CUTTABLE, "--slave", SLAVES[1]];
@@ -33,7 +30,17 @@ fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
     for name in [CUTTABLE, SLAVES[1]] {
         wait_for_status(&xbond, name, "up");
     }
-    meet(&lab);
+    meet(lab);
+    (cuttable, xbond)
+}
+
+/// Returns the time from the cut to the announcement, or the outage of the traffic if that is longer.
+fn fail_over(guard: &str, policy: &str, rate: u32) -> Duration {
+    let what = format!("guard {guard}, {policy}, {rate}/s");
+    let seconds = asked_for("XBOND_RTNL_SECONDS", 2);
+    let lab = lab(Datapath::Tc, Policy::Learning);
+    let (nic, other) = (lab.mac(SLAVES[0]).unwrap(), lab.mac(SLAVES[1]).unwrap());
+    let (cuttable, xbond) = cuttable_bond(&lab, guard, policy);
     let traffic = (rate > 0).then(|| traffic(&lab, rate));
     if let Some(traffic) = &traffic {
         traffic.wait_for_more(200).unwrap();
