@@ -28,6 +28,10 @@ pub struct DistArguments {
     test: bool,
 }
 
+/// Builds the release package, and tests it if that is requested.
+///
+/// # Errors
+/// A tool is missing, the build fails, the unit is wrong, or the package does not install.
 pub fn run(arguments: &DistArguments) -> Result<ExitCode> {
     setup::ensure()?;
     check_unit()?;

@@ -143,6 +143,10 @@ struct Report {
     runs: Vec<Outcome>,
 }
 
+/// Runs xbond, alone or in the lab.
+///
+/// # Errors
+/// The build fails, or the lab cannot be created.
 pub fn run(arguments: &RunArguments) -> Result<ExitCode> {
     setup::ensure()?;
     let binary = machine::xbond()?;

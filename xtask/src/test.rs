@@ -29,6 +29,10 @@ pub struct TestArguments {
     runner: Vec<String>,
 }
 
+/// Runs the unit tests and the namespace tests.
+///
+/// # Errors
+/// cargo cannot be run. A failed test gives exit code 1.
 pub fn run(arguments: &TestArguments) -> Result<ExitCode> {
     setup::ensure()?;
     let mut results = Vec::new();

@@ -5,13 +5,14 @@ mod outline;
 mod shape;
 
 use std::{
+    collections::BTreeMap,
     env, fs,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
 };
 
 use anyhow::{Context as _, Result, anyhow};
-use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
 use xtask_common::{machine, parity, setup};
 
@@ -141,6 +142,10 @@ const RULES: [Rule; 12] = [
 /// Directories of the project's Rust code.
 const SOURCES: [&str; 6] = ["bond-common", "bond-core", "bond-ebpf", "bond-user", "tests", "xtask"];
 
+/// Checks the rules of the source files, the format and the lints.
+///
+/// # Errors
+/// A file cannot be read or is not Rust, or cargo cannot be run. A broken rule gives exit code 1.
 pub fn run() -> Result<ExitCode> {
     setup::ensure()?;
     let mut files = Vec::new();
@@ -156,7 +161,7 @@ pub fn run() -> Result<ExitCode> {
         let code = Code::of(text).with_context(|| format!("cannot parse {}", name.display()))?;
         let found = inspect(name, text, &code);
         complaints.extend(found.into_iter().map(|(line, what)| format!("{}:{line}: {what}", name.display())));
-        imports.push((*name, code.paths));
+        imports.push((*name, code));
     }
     complaints.extend(modules::complaints(&imports));
     complaints.extend(shape::complaints(&files)?);
@@ -236,9 +241,10 @@ fn absolute(name: &Path, path: &str) -> String {
     modules::module_of(name).map_or_else(|| path.to_owned(), |(_, module)| modules::absolute(&module, path))
 }
 
-/// Returns whether a file is a test module: tests.rs, or a file in tests/.
+/// Returns whether a file is a test module: tests.rs, or a file in tests/ of its crate. The library of the crate tests is
+/// none.
 fn is_of_tests(name: &Path) -> bool {
-    name.with_extension("").components().any(|part| part.as_os_str() == "tests")
+    name.with_extension("").components().skip(1).any(|part| part.as_os_str() == "tests")
 }
 
 /// Returns whether `path` is `forbidden`, is below it, or includes it with a glob.
@@ -252,10 +258,17 @@ fn covers(forbidden: &str, path: &str) -> bool {
 /// The relevant parts of a file's code. Test modules are excluded from the paths.
 #[derive(Default)]
 struct Code {
-    /// Paths of two and more names, names in `use`, and macros with their `!`.
+    /// Paths of two and more names, names in `use`, and macros with their `!`. Those that begin with `self` or `super` are
+    /// relative to the file's module, also if they are in a module inside the file.
     paths: Vec<(usize, String)>,
+    /// The names that `use` gives the file's module, with their paths.
+    names: BTreeMap<String, String>,
     /// Lines of unsafe blocks and unsafe impls.
     unsafe_lines: Vec<usize>,
+    /// The module inside the file in which the walk is.
+    inside: Vec<String>,
+    /// The number of groups around the walk, those of a `use` excepted.
+    depth: usize,
     in_tests: bool,
 }
 
@@ -288,6 +301,16 @@ impl Code {
                         place += 1;
                         continue;
                     }
+                    if let Some((name, body)) = inline_module(&tokens[place..]) {
+                        let outside = self.in_tests;
+                        self.in_tests |= std::mem::take(&mut tests_next);
+                        self.inside.push(name);
+                        self.walk_group(body);
+                        self.inside.pop();
+                        self.in_tests = outside;
+                        place += 3;
+                        continue;
+                    }
                     let outside = self.in_tests;
                     self.in_tests |= tests_next;
                     place = self.path(&tokens, place, prefix, in_use);
@@ -302,7 +325,7 @@ impl Code {
                     } else {
                         let outside = self.in_tests;
                         self.in_tests |= tests_next;
-                        self.walk(group.stream(), &[]);
+                        self.walk_group(group);
                         self.in_tests = outside;
                         if group.delimiter() == Delimiter::Brace {
                             tests_next = false;
@@ -315,7 +338,13 @@ impl Code {
         }
     }
 
-    /// Reads the path that begins at `place`; returns the index after it.
+    fn walk_group(&mut self, group: &Group) {
+        self.depth += 1;
+        self.walk(group.stream(), &[]);
+        self.depth -= 1;
+    }
+
+    /// Reads the path that begins at `place`; returns the index after it, and after its new name in a `use`.
     fn path(&mut self, tokens: &[TokenTree], mut place: usize, prefix: &[String], in_use: bool) -> usize {
         let line = tokens[place].span().start().line;
         let mut path = prefix.to_vec();
@@ -333,10 +362,25 @@ impl Code {
             }
             place += 3;
         }
+        let new_name = match (tokens.get(place), tokens.get(place + 1)) {
+            (Some(TokenTree::Ident(word)), Some(TokenTree::Ident(name))) if in_use && word == "as" => {
+                place += 2;
+                Some(name.to_string())
+            }
+            _ => None,
+        };
+        if in_use && path.len() > 1 && path.last().is_some_and(|last| last == "self") {
+            path.pop();
+        }
         let is_macro = matches!(tokens.get(place), Some(TokenTree::Punct(punct)) if punct.as_char() == '!');
         if !self.in_tests {
+            let path = from_file(&self.inside, path);
             if is_macro {
                 self.paths.push((line, format!("{}!", path.join("::"))));
+            }
+            if in_use && self.depth == 0 {
+                let name = new_name.or_else(|| path.last().cloned()).unwrap_or_default();
+                self.names.insert(name, path.join("::"));
             }
             if path.len() > 1 || in_use {
                 self.paths.push((line, path.join("::")));
@@ -344,6 +388,36 @@ impl Code {
         }
         place
     }
+}
+
+/// Returns the name and the body of a module inside the file if these tokens begin with one.
+fn inline_module(tokens: &[TokenTree]) -> Option<(String, &Group)> {
+    match tokens {
+        [TokenTree::Ident(keyword), TokenTree::Ident(name), TokenTree::Group(body), ..]
+            if keyword == "mod" =>
+        {
+            Some((name.to_string(), body))
+        }
+        _ => None,
+    }
+}
+
+/// Returns a path that is relative to this module inside a file as one that is relative to the file's module.
+fn from_file(inside: &[String], mut path: Vec<String>) -> Vec<String> {
+    let is_relative = path.first().is_some_and(|first| first == "self" || first == "super");
+    if inside.is_empty() || !is_relative {
+        return path;
+    }
+    if path[0] == "self" {
+        path.remove(0);
+    }
+    let above = path.iter().take_while(|name| *name == "super").count();
+    if above > inside.len() {
+        // Out of the file: the levels inside it are used up.
+        return path.split_off(inside.len());
+    }
+    let own = std::iter::once("self".to_owned()).chain(inside[..inside.len() - above].iter().cloned());
+    own.chain(path.split_off(above)).collect()
 }
 
 fn is_colon(token: Option<&TokenTree>) -> bool {

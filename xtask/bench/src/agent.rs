@@ -9,6 +9,10 @@ use xtask_common::machine;
 /// divan's columns after the name.
 const MEDIAN: usize = 2;
 
+/// Measures the engine with divan.
+///
+/// # Errors
+/// The benchmark does not build or fails, or prints no table of divan's.
 pub fn run(options: &Options) -> Result<Run> {
     let mut cargo = machine::cargo();
     cargo.args(["bench", "--package", "bond-core", "--bench", "engine", "--"]);

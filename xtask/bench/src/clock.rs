@@ -24,6 +24,10 @@ impl ClockArguments {
     }
 }
 
+/// Measures the laps of the clock's frames.
+///
+/// # Errors
+/// The benchmark does not build, fails, or prints no figures.
 pub fn run(arguments: &ClockArguments) -> Result<Run> {
     let options = &arguments.options;
     let mut command = Command::new(program("laps")?);

@@ -33,6 +33,10 @@ impl Arguments {
     }
 }
 
+/// Measures the losses and times of failovers.
+///
+/// # Errors
+/// The benchmark does not build, fails, or prints no figures.
 pub fn run(arguments: &Arguments) -> Result<Run> {
     let options = &arguments.options;
     let mut words = Vec::new();

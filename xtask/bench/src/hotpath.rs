@@ -6,6 +6,10 @@ use anyhow::Result;
 
 use super::{Options, Run, conclude, measure, program};
 
+/// Measures the programs on the path of each packet.
+///
+/// # Errors
+/// The benchmark does not build, fails, or prints no figures.
 pub fn run(options: &Options) -> Result<Run> {
     let mut command = Command::new(program("hotpath")?);
     command.args(options.quick.then_some("--quick"));

@@ -24,6 +24,9 @@ pub struct Bars {
 }
 
 /// Draws bars in groups, one group below the other.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn bars(path: &Path, title: &str, unit: &str, groups: &[Bars]) -> Result<()> {
     let most = groups.iter().flat_map(|group| &group.bars).map(|(_, value)| *value).fold(0.0, f64::max);
     let count: usize = groups.iter().map(|group| group.bars.len() + 1).sum();
@@ -56,6 +59,9 @@ pub fn bars(path: &Path, title: &str, unit: &str, groups: &[Bars]) -> Result<()>
 }
 
 /// Draws the packets that arrived in each millisecond or so around a failover, a line for each failover.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn timelines(path: &Path, title: &str, timelines: &[Timeline]) -> Result<()> {
     let from = timelines.iter().map(|line| line.from_ms).fold(f64::MAX, f64::min);
     let end = |line: &Timeline| line.from_ms + line.bucket_ms * line.packets.len() as f64;
@@ -94,6 +100,9 @@ pub fn timelines(path: &Path, title: &str, timelines: &[Timeline]) -> Result<()>
 }
 
 /// Draws every value of each distribution as a point of its row, with its median, on a logarithmic scale.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn distributions(path: &Path, title: &str, unit: &str, rows: &[Distribution]) -> Result<()> {
     // Smaller values are drawn at the left edge.
     const LEAST: f64 = 0.01;

@@ -41,6 +41,9 @@ pub struct Run {
 
 impl Run {
     /// Creates a run of this machine, at this time.
+    ///
+    /// # Errors
+    /// The kernel's version or the CPU cannot be read.
     pub fn here(verb: &str, options: &Options, measured: Measured) -> Result<Self> {
         let uname = nix::sys::utsname::uname().context("uname")?;
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -68,6 +71,9 @@ impl Run {
     }
 
     /// Prints the run, and stores it unless it was a quick one.
+    ///
+    /// # Errors
+    /// The file of the runs cannot be read or written.
     pub fn conclude(&self, options: &Options) -> Result<()> {
         println!("\n{}", self.heading());
         for (group, figures) in self.groups() {
@@ -142,12 +148,18 @@ const HEAD: &str = "# Runs of the benchmarks\n\nThe last run of each is in a fil
                     | UTC | command | source | kernel | targets | missed | note |\n|---|---|---|---|--:|--:|---|\n";
 
 /// Reads the runs in a file: one, unless the file was merged.
+///
+/// # Errors
+/// The file cannot be read, or holds no runs.
 pub fn read(path: &Path) -> Result<Vec<Run>> {
     let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     serde_json::from_str(&text).with_context(|| format!("{} holds no runs of benchmarks", path.display()))
 }
 
 /// Reads every file of the directory, by its name.
+///
+/// # Errors
+/// The directory cannot be listed, or a file holds no runs.
 pub fn read_all() -> Result<BTreeMap<String, Vec<Run>>> {
     let directory = machine::root().join(DIRECTORY);
     let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
@@ -160,6 +172,9 @@ pub fn read_all() -> Result<BTreeMap<String, Vec<Run>>> {
 }
 
 /// Writes runs; does nothing without a path.
+///
+/// # Errors
+/// The file cannot be written.
 pub fn write_json(path: Option<&Path>, runs: &[Run]) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     let runs: Vec<_> = runs.iter().map(lines).collect::<Result<_>>()?;

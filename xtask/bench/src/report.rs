@@ -21,6 +21,10 @@ const END: &str = "<!-- end -->";
 /// The runs in each file.
 type Runs = BTreeMap<String, Vec<Run>>;
 
+/// Draws docs/BENCHMARKS.md and its figures from the stored runs.
+///
+/// # Errors
+/// The page or a run cannot be read, or the page cannot be written.
 pub fn run() -> Result<ExitCode> {
     let runs = record::read_all()?;
     let path = machine::root().join(PAGE);

@@ -20,6 +20,9 @@ pub fn root() -> &'static Path {
 }
 
 /// Returns cargo's target directory, which contains this program in PROFILE/.
+///
+/// # Errors
+/// This program was moved out of the target directory.
 pub fn target() -> Result<PathBuf> {
     let here = env::current_exe().context("cannot find the path of this program")?;
     let target = here.ancestors().nth(2).context("this program is not in a target directory")?;
@@ -62,6 +65,9 @@ pub fn cargo() -> Command {
 }
 
 /// Prints a command, runs it, and returns its exit status.
+///
+/// # Errors
+/// The program cannot be started. An exit status other than 0 is no error.
 pub fn run(command: &mut Command) -> Result<ExitStatus> {
     let line = line(command);
     eprintln!("$ {line}");
@@ -69,6 +75,9 @@ pub fn run(command: &mut Command) -> Result<ExitStatus> {
 }
 
 /// Prints a command and runs it; it must exit with 0.
+///
+/// # Errors
+/// The program cannot be started, or exits with something else than 0.
 pub fn run_well(command: &mut Command) -> Result<()> {
     let status = run(command)?;
     if !status.success() {
@@ -78,6 +87,9 @@ pub fn run_well(command: &mut Command) -> Result<()> {
 }
 
 /// Builds xbond's release build and returns its path, or the path in XBOND_BIN.
+///
+/// # Errors
+/// The build fails, or XBOND_BIN names no file.
 pub fn xbond() -> Result<PathBuf> {
     if let Some(path) = env::var_os("XBOND_BIN") {
         return fs::canonicalize(&path).with_context(|| format!("XBOND_BIN names {}", path.display()));

@@ -36,6 +36,10 @@ struct Row {
 }
 
 impl Parity {
+    /// Reads the document.
+    ///
+    /// # Errors
+    /// The file cannot be read.
     pub fn read() -> Result<Self> {
         let path = machine::root().join(PARITY);
         let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
@@ -109,6 +113,9 @@ pub fn scenario_path(name: &str) -> PathBuf {
 }
 
 /// Returns the names of all scenarios, in order.
+///
+/// # Errors
+/// The directory cannot be listed.
 pub fn scenario_names() -> Result<Vec<String>> {
     let directory = machine::root().join(SCENARIOS);
     let entries = fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))?;
@@ -121,6 +128,9 @@ pub fn scenario_names() -> Result<Vec<String>> {
 }
 
 /// Returns the errors in the document, compared with the scenarios and these files of Rust code.
+///
+/// # Errors
+/// The document or a scenario cannot be read.
 pub fn complaints(files: &[(&Path, &str)]) -> Result<Vec<String>> {
     let functions = files.iter().flat_map(|(_, text)| functions(text)).collect();
     let scenario = |name: String| Ok((name.clone(), Scenario::read(&scenario_path(&name))?));

@@ -90,6 +90,10 @@ enum Compiler {
     Rustup,
 }
 
+/// Installs what this machine lacks, or lists it.
+///
+/// # Errors
+/// Something cannot be installed.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let lacks = lacks();
     for lack in &lacks {
@@ -107,12 +111,18 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
 }
 
 /// Checks the machine at the start of every other verb: silent and quick if nothing is missing.
+///
+/// # Errors
+/// Something is missing and cannot be installed.
 pub fn ensure() -> Result<()> {
     let lacks = lacks();
     if lacks.is_empty() { Ok(()) } else { provide(&lacks) }
 }
 
 /// Checks programs that only one verb calls; also gives the Debian packages that contain them.
+///
+/// # Errors
+/// A program is missing and cannot be installed.
 pub fn ensure_tools(tools: &[(&'static str, &'static str)]) -> Result<()> {
     let lacks = missing(tools);
     if lacks.is_empty() {

@@ -3,7 +3,7 @@
 use anyhow::{Result, anyhow};
 use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
-/// A function outside tests.
+/// A function.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Function {
     pub name: String,
@@ -15,11 +15,12 @@ pub struct Function {
     pub opens: usize,
 }
 
-/// The functions and public types of a file, without those in test modules.
+/// The functions and public types of a file.
 #[derive(Debug, Default)]
 pub struct Outline {
+    /// All functions, including those in test modules.
     pub functions: Vec<Function>,
-    /// Structs, enums, unions, traits and aliases that are `pub`, with their lines.
+    /// Structs, enums, unions, traits and aliases that are `pub` and not in test modules, with their lines.
     pub types: Vec<(usize, String)>,
     /// Lines of items that are `#[cfg(test)]`.
     pub test_lines: usize,
@@ -33,32 +34,35 @@ impl Outline {
     pub fn of(text: &str) -> Result<Self> {
         let tokens: TokenStream = text.parse().map_err(|error| anyhow!("{error}"))?;
         let mut outline = Self::default();
-        outline.walk(tokens);
+        outline.walk(tokens, false);
         Ok(outline)
     }
 
-    fn walk(&mut self, tokens: TokenStream) {
+    fn walk(&mut self, tokens: TokenStream, in_tests: bool) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         // The line of the attribute, between it and the end of its item.
         let mut tests_from = None;
         for (place, token) in tokens.iter().enumerate() {
             let following = tokens.get(place + 1..).unwrap_or_default();
             match token {
-                TokenTree::Punct(punct) if punct.as_char() == '#' && is_cfg_test(following.first()) => {
+                TokenTree::Punct(punct)
+                    if !in_tests && punct.as_char() == '#' && is_cfg_test(following.first()) =>
+                {
                     tests_from.get_or_insert(punct.span().start().line);
                 }
                 TokenTree::Punct(punct) if punct.as_char() == ';' => {
                     self.end_tests(tests_from.take(), punct.span().start().line);
                 }
-                TokenTree::Group(group) if tests_from.is_some() && group.delimiter() == Delimiter::Brace => {
-                    self.end_tests(tests_from.take(), group.span_close().start().line);
+                TokenTree::Group(group) => {
+                    self.walk(group.stream(), in_tests || tests_from.is_some());
+                    if group.delimiter() == Delimiter::Brace {
+                        self.end_tests(tests_from.take(), group.span_close().start().line);
+                    }
                 }
-                TokenTree::Group(group) => self.walk(group.stream()),
-                TokenTree::Ident(ident) if tests_from.is_none() => match ident.to_string().as_str() {
-                    "fn" => self.functions.extend(function(following)),
-                    "pub" => self.types.extend(public_type(following)),
-                    _ => {}
-                },
+                TokenTree::Ident(ident) if ident == "fn" => self.functions.extend(function(following)),
+                TokenTree::Ident(ident) if ident == "pub" && !in_tests && tests_from.is_none() => {
+                    self.types.extend(public_type(following));
+                }
                 _ => {}
             }
         }
@@ -102,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outline_leaves_out_tests() {
+    fn an_outline_has_functions_of_tests_and_no_types_of_tests() {
         let text = "pub struct A;\n\
                     pub(crate) struct B;\n\
                     fn f(g: fn(u8)) -> u8 {\n    1\n}\n\
@@ -113,7 +117,7 @@ mod tests {
         let outline = Outline::of(text).unwrap();
         let functions: Vec<_> =
             outline.functions.iter().map(|f| (f.name.as_str(), f.line, f.length)).collect();
-        assert_eq!(functions, [("f", 3, 3), ("h", 17, 1)]);
+        assert_eq!(functions, [("f", 3, 3), ("g", 14, 1), ("h", 17, 1)]);
         assert_eq!(outline.types, [(1, "A".to_owned())]);
         assert_eq!(outline.test_lines, 7);
     }

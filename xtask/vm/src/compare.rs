@@ -44,6 +44,9 @@ pub fn read(console: &[String]) -> AllRecords {
 
 impl AllRecords {
     /// Returns the records of a scenario of this many steps.
+    ///
+    /// # Errors
+    /// The scenario did not end, failed, or has another number of steps.
     pub fn of(&self, who: &str, name: &str, steps: usize) -> Result<&Records> {
         let records = self.0.get(&(who.to_owned(), name.to_owned())).context("it has not come to its end")?;
         let records = records.as_ref().map_err(|reason| anyhow!("{reason}"))?;

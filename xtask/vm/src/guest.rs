@@ -57,6 +57,9 @@ pub struct Guest {
 
 impl Guest {
     /// Creates a guest of this kernel, without a job.
+    ///
+    /// # Errors
+    /// The directory cannot be written, or a program or module of the guest is missing.
     pub fn of(kernel: &Kernel) -> Result<Self> {
         let number = GUESTS.fetch_add(1, Ordering::Relaxed);
         let root = cache()?.join(format!("guest-{}-{number}", std::process::id()));
@@ -104,6 +107,9 @@ impl Guest {
     }
 
     /// Adds a file at `path`, which is relative to the guest's root.
+    ///
+    /// # Errors
+    /// The file is missing, or the guest's root cannot be written.
     pub fn add_file(&self, from: &Path, path: &str) -> Result<()> {
         let to = self.root.join(path);
         if let Some(directory) = to.parent() {
@@ -114,6 +120,9 @@ impl Guest {
     }
 
     /// Adds a directory with its contents.
+    ///
+    /// # Errors
+    /// `cp` fails.
     pub fn add_tree(&self, from: &Path, path: &Path) -> Result<()> {
         let to = self.root.join(path);
         fs::create_dir_all(&to)?;
@@ -121,6 +130,9 @@ impl Guest {
     }
 
     /// Adds a program, stripped, with the libraries that it needs.
+    ///
+    /// # Errors
+    /// The program or one of its libraries is missing, or the guest's root cannot be written.
     pub fn add_program(&self, from: &Path, path: &str) -> Result<()> {
         let from = fs::canonicalize(from).with_context(|| format!("no {}", from.display()))?;
         let to = self.root.join(path);
@@ -140,11 +152,17 @@ impl Guest {
     }
 
     /// Sets the guest's job: a shell script.
+    ///
+    /// # Errors
+    /// The guest's root cannot be written.
     pub fn job(&self, script: &str) -> Result<()> {
         fs::write(self.root.join("job"), format!("{script}\n")).context("cannot write the guest's job")
     }
 
     /// Packs the root; returns the archive.
+    ///
+    /// # Errors
+    /// `cpio` fails.
     pub fn pack(&self) -> Result<PathBuf> {
         let archive = self.root.with_extension("cpio");
         let mut shell = machine::command("sh");

@@ -52,6 +52,9 @@ pub struct Kernel {
 impl Kernel {
     /// Returns the newest kernel whose version begins with `wanted`, and fetches it if there is none here. A kernel
     /// that is here is used although there may be a newer one.
+    ///
+    /// # Errors
+    /// Debian has no such kernel, or it cannot be fetched and unpacked.
     pub fn provide(wanted: &str, flavour: Flavour) -> Result<Self> {
         let kernels = cache()?.join("kernels");
         fs::create_dir_all(&kernels)?;
@@ -78,6 +81,9 @@ impl Kernel {
 
     /// Returns the uncompressed module of this name, if the kernel has it as a module. `-` and `_` are the same in
     /// the names of modules.
+    ///
+    /// # Errors
+    /// The module's file cannot be read or decompressed.
     pub fn module(&self, name: &str) -> Result<Option<Vec<u8>>> {
         let Some(path) = find(&self.directory.join("root"), &|file| {
             file.split_once(".ko").is_some_and(|(stem, _)| stem.replace('-', "_") == name)
@@ -130,6 +136,9 @@ fn numbers(version: &str) -> Vec<u64> {
 }
 
 /// Returns the kernels that Debian offers, with their versions in `uname -r`.
+///
+/// # Errors
+/// `apt-cache` cannot be run.
 pub fn offered(flavour: Flavour) -> Result<Vec<String>> {
     let output =
         apt("apt-cache")?.args(["pkgnames", "linux-image-"]).output().context("cannot run apt-cache")?;

@@ -1,5 +1,7 @@
 //! `cargo xtask vm`: runs the same steps with the kernel's bonding driver and xbond in one guest, and compares them.
 
+#![warn(clippy::missing_errors_doc)]
+
 mod compare;
 mod guest;
 mod kernel;
@@ -127,6 +129,10 @@ struct NicsArguments {
     cpus: u32,
 }
 
+/// Compares the driver with xbond in a guest, or runs test programs there.
+///
+/// # Errors
+/// A program is missing, a kernel cannot be fetched, the guest does not boot, or its output is no result.
 pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     setup::ensure()?;
     setup::ensure_tools(&TOOLS)?;
@@ -358,6 +364,9 @@ fn test(kernel: &Kernel, xbond: &Path, (name, program): (&str, &Path), runner: &
 }
 
 /// Runs a benchmark's program in a guest with the driver; returns the kernel's version, and the program's output.
+///
+/// # Errors
+/// A program is missing, the kernel cannot be fetched, or the benchmark fails in the guest.
 pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String, Vec<String>)> {
     setup::ensure_tools(&TOOLS)?;
     setup::ensure_tools(&BENCH_TOOLS)?;

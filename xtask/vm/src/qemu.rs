@@ -70,6 +70,9 @@ pub struct Console {
 }
 
 /// Checks that this machine's QEMU has such a NIC.
+///
+/// # Errors
+/// QEMU cannot be run, or has no such NIC.
 pub fn check(nic: Nic) -> Result<()> {
     let output = machine::command("qemu-system-x86_64").args(["-device", "help"]).output();
     let output = output.context("cannot run qemu-system-x86_64")?;
@@ -92,6 +95,9 @@ enum End {
 
 impl Machine<'_> {
     /// Boots the machine, prints the output of the job, and waits for its end.
+    ///
+    /// # Errors
+    /// QEMU cannot be run, or the guest does not end its job in time.
     pub fn run(&self) -> Result<Console> {
         let archive = self.guest.pack()?;
         for _ in 0..2 {
