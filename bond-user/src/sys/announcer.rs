@@ -54,8 +54,8 @@ use nix::{
 
 use super::{
     Devices, SysError,
+    alias::Alias,
     netlink::{Address, FdbEntry, FdbOwner, Forwarding, LinkFlags, LinkInfo, VlanTag},
-    ownership::Alias,
     topology::{Layer, Layers},
 };
 
@@ -126,6 +126,7 @@ impl MacBehind {
 /// A MAC address that a bridge has learned at another port than the bond's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Learned {
+    /// The address and its tags.
     pub behind: MacBehind,
     /// Since it sent last.
     pub age: Duration,

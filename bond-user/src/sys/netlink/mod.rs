@@ -139,6 +139,9 @@ impl Netlink {
     ///
     /// # Panics
     /// Outside of a tokio runtime.
+    ///
+    /// # Errors
+    /// A socket cannot be opened: the process lacks descriptors or memory.
     pub fn open() -> Result<Self, SysError> {
         let (netlink, connection) = Self::connect()?;
         tokio::spawn(connection);
@@ -146,6 +149,9 @@ impl Netlink {
     }
 
     /// Opens the connection on a thread of its own, and only that thread blocks while a request waits for RTNL.
+    ///
+    /// # Errors
+    /// A socket or the thread cannot be created: the process lacks descriptors or memory.
     pub fn open_apart() -> Result<Self, SysError> {
         let failed = |error| SysError::kernel("start a thread", "rtnetlink", error);
         let runtime = ThreadRuntime::new().map_err(failed)?;
@@ -161,6 +167,9 @@ impl Netlink {
     }
 
     /// Returns the link with this name or alternative name.
+    ///
+    /// # Errors
+    /// There is no such device, or the kernel does not answer.
     pub async fn link_by_name(&self, name: &str) -> Result<LinkInfo, SysError> {
         let is_short = name.len() <= NAME_LENGTH;
         let by = if is_short { LinkAttribute::IfName(name.to_owned()) } else { alternative_name(name) };
@@ -192,6 +201,9 @@ impl Netlink {
     }
 
     /// Returns all links of a namespace.
+    ///
+    /// # Errors
+    /// The namespace does not exist, or the kernel does not list its links.
     pub async fn links(&self, netns: NetnsId) -> Result<Vec<LinkInfo>, SysError> {
         let mut request = LinkMessage::default();
         request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -201,6 +213,10 @@ impl Netlink {
     }
 
     /// Changes a setting of a link, unless it has the value already; returns the link's state afterwards.
+    ///
+    /// # Errors
+    /// The device does not exist, the kernel refuses the setting, or it is not in effect afterwards
+    /// ([`SysError::NotKept`]).
     pub async fn set(&self, ifindex: u32, setting: LinkSetting) -> Result<LinkInfo, SysError> {
         let before = self.link_by_index(ifindex).await?;
         if setting.holds(&before) {
@@ -223,6 +239,9 @@ impl Netlink {
     /// Below 1280 bytes a device has no IPv6. Above, the kernel enables it again, with addresses that the device
     /// announces at once (`addrconf_notify`, NETDEV_CHANGEMTU), unless IFLA_OPERSTATE shows it as not ready. Neither
     /// its carrier nor its packets depend on that.
+    ///
+    /// # Errors
+    /// The device does not exist, or the kernel refuses the MTU.
     pub async fn set_mtu_of_member(&self, ifindex: u32, mtu: u32) -> Result<LinkInfo, SysError> {
         let before = self.link_by_index(ifindex).await?;
         if before.mtu >= IPV6_MIN_MTU || mtu < IPV6_MIN_MTU {
@@ -246,6 +265,9 @@ impl Netlink {
     }
 
     /// Makes the kernel give a slave or a port no IPv6 addresses, and removes those that it has added.
+    ///
+    /// # Errors
+    /// The device does not exist, or an address cannot be removed.
     pub async fn clear_ipv6(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
         let link = self.set(ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
         for address in self.addresses_of(ifindex).await?.iter().filter(|address| address.is_automatic()) {
@@ -259,6 +281,9 @@ impl Netlink {
     }
 
     /// Sets or removes the alias of a link.
+    ///
+    /// # Errors
+    /// The device does not exist, or the kernel refuses the alias.
     pub async fn set_alias(&self, ifindex: u32, alias: Option<&Alias>) -> Result<(), SysError> {
         self.change_alias(LinkUnspec::new_with_index(ifindex), ifindex, alias).await
     }
@@ -287,6 +312,9 @@ impl Netlink {
 
     /// Returns whether the driver can change the MAC address of this device at all. Requests the current address: a
     /// driver that could change it, but not while the device is up, returns EBUSY.
+    ///
+    /// # Errors
+    /// The kernel does not answer.
     pub async fn can_set_mac(&self, link: &LinkInfo) -> Result<bool, SysError> {
         let setting = LinkSetting::Mac(link.mac);
         let answer = self.change_link(&setting.request(link.ifindex)).await;
@@ -302,6 +330,9 @@ impl Netlink {
 
     /// Creates a pair: with the bond's MAC address in the same message, because udev would change it otherwise; the
     /// port with NOARP and without IPv6 addresses. Both ends stay down.
+    ///
+    /// # Errors
+    /// The kernel refuses the pair, or the names are taken. Nothing is left of it.
     pub async fn create_pair(&self, kind: PairKind, plan: &PairPlan<'_>) -> Result<LinkPair, SysError> {
         let group = || LinkAttribute::Group(if plan.mark.is_some() { UNFINISHED_PAIR } else { 0 });
         let port = LinkUnspec::new_with_name(plan.port)
@@ -368,6 +399,9 @@ impl Netlink {
     }
 
     /// Deletes a device; for a pair, both ends. A missing device counts as success.
+    ///
+    /// # Errors
+    /// The kernel refuses to delete the device.
     pub async fn delete(&self, ifindex: u32) -> Result<(), SysError> {
         let answer =
             self.change_raw(0, about(RTM_DELLINK, &LinkUnspec::new_with_index(ifindex).build())).await;
@@ -379,6 +413,9 @@ impl Netlink {
 
     /// Makes a device receive frames to a further unicast MAC address (`dev_uc_add`). EOPNOTSUPP if the driver has no
     /// filter for it: then only promiscuous mode helps.
+    ///
+    /// # Errors
+    /// EOPNOTSUPP if the driver has no filter; the device does not exist, or its filter is full.
     pub async fn add_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let request = RouteNetlinkMessage::NewNeighbour(own_unicast(ifindex, mac));
         let answer = self.change_raw(NLM_F_CREATE | NLM_F_EXCL, request.into()).await;
@@ -390,6 +427,9 @@ impl Netlink {
     }
 
     /// Undoes [`Self::add_unicast`]. A missing address counts as success.
+    ///
+    /// # Errors
+    /// The kernel refuses to delete the address.
     pub async fn del_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
         let request = RouteNetlinkMessage::DelNeighbour(own_unicast(ifindex, mac));
         let what = format!("delete unicast MAC {mac}");
@@ -401,6 +441,9 @@ impl Netlink {
     }
 
     /// Returns the unicast MAC addresses that a device receives in addition to its own.
+    ///
+    /// # Errors
+    /// The kernel does not list the addresses.
     pub async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError> {
         let mut request = NeighbourMessage::default();
         request.header.family = AddressFamily::Bridge;
