@@ -401,7 +401,16 @@ fn the_guide_has_an_entry_for_each_warning_of_show() {
         assert!(warnings.iter().any(|warning| warning.contains(entry)), "no warning contains: {entry}");
     }
     // What the sources of reports call is in the list above, or is no warning.
-    let others = ["clock", "clock_ticks", "of_bond", "nameless", "NO_CLOCK_MAPS"];
+    let others = [
+        "clock",
+        "clock_ticks",
+        "of_bond",
+        "nameless",
+        "NO_CLOCK_MAPS",
+        "LEFT_OFF",
+        "recreated_by_reload",
+        "recreated_by_add",
+    ];
     let own = read("tests/tests/book.rs");
     for source in
         ["store/offline.rs", "agent/server/query.rs", "agent/server/retries.rs", "agent/lifecycle/lost.rs"]
