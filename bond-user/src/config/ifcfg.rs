@@ -27,6 +27,9 @@ use crate::sys::file;
 
 const PREFIX: &str = "ifcfg-";
 
+/// Bytes of all files of a directory. Each file has its own limit ([`file::LARGEST`]).
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
 /// Files that initscripts skip (`is_ignored_file`).
 const IGNORED: &[&str] = &["~", ".bak", ".old", ".orig", ".rpmnew", ".rpmorig", ".rpmsave"];
 
@@ -71,9 +74,15 @@ pub fn lines(directory: &Path) -> Lines {
 /// Reads like [`read`], without the check of the whole.
 pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Result<Config, ConfigError> {
     let mut config = Config::default();
-    let mut files = Vec::new();
+    let (mut files, mut bytes) = (Vec::new(), 0);
     for path in list(directory)? {
         let text = text(&path)?;
+        bytes += text.len();
+        if bytes > MOST_BYTES {
+            let why =
+                format!("with it, the files of this directory have more than {MOST_BYTES} bytes, the limit");
+            return Err(at_file(&path, Problem::Unsupported(why)));
+        }
         match Ifcfg::parse(&path, &text) {
             Ok(file) => files.push(file),
             Err(error) if mentions_bonds(&text) => return Err(error),
@@ -106,7 +115,19 @@ fn add_bonds<'a>(
     unmonitored: Unmonitored,
 ) -> Result<Vec<&'a str>, ConfigError> {
     let (mut known, mut merged) = (Vec::new(), Known::default());
-    for file in files.iter().filter(|file| file.is_bond() || file.is_named_as_master(files)) {
+    // The first slave of each bond.
+    let mut slaves: HashMap<&str, &Ifcfg> = HashMap::new();
+    for slave in files.iter().filter(|file| !file.is_alias()) {
+        if let Some((_, master)) = slave.master() {
+            slaves.entry(master).or_insert(slave);
+        }
+    }
+    // The file of a bond only because a slave names it: its options were the module's once.
+    let is_named = |file: &Ifcfg| {
+        let is_other = file.below().is_some() || file.is_alias();
+        !is_other && file.name().is_some_and(|name| slaves.contains_key(name))
+    };
+    for file in files.iter().filter(|file| file.is_bond() || is_named(file)) {
         let name = file.name().ok_or_else(|| file.refuse("DEVICE", Problem::Missing { key: "DEVICE" }))?;
         known.push(name);
         let is_on_request = file.is_one_of("STARTMODE", &["off", "manual"]);
@@ -116,7 +137,7 @@ fn add_bonds<'a>(
             let (origin, bond) = (file.origin(key), name.to_owned());
             config.notes.push(Note::NotOnBoot { origin, bond, key, value });
         } else {
-            if let Some(slave) = files.iter().find(|slave| !file.is_bond() && slave.names_master(file)) {
+            if let Some(slave) = slaves.get(name).filter(|_| !file.is_bond()) {
                 let slave = slave.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 return Err(file.refuse("DEVICE", Problem::NoOptions { slave }));
             }
@@ -136,14 +157,21 @@ fn add_bonds<'a>(
 
 /// Adds the slaves of these bonds, in the order of their files.
 fn add_slaves(config: &mut Config, files: &[Ifcfg], known: &[&str]) -> Result<(), ConfigError> {
+    let mut of_uuids: HashMap<&str, &Ifcfg> = HashMap::new();
+    for bond in files.iter().filter(|file| file.is_bond()) {
+        if let Some(uuid) = bond.get("UUID") {
+            of_uuids.entry(uuid).or_insert(bond);
+        }
+    }
     for file in files.iter().filter(|file| !file.is_alias()) {
         let Some((key, master)) = file.master() else {
             config.notes.extend(file.master_without_slave(known));
             continue;
         };
         // NetworkManager also finds the bond by the UUID of its connection.
-        let of_uuid = files.iter().find(|bond| bond.is_bond() && bond.get("UUID") == Some(master));
-        let name = of_uuid.and_then(Ifcfg::name).filter(|_| !known.contains(&master)).unwrap_or(master);
+        let of_uuid = of_uuids.get(master);
+        let name =
+            of_uuid.and_then(|bond| bond.name()).filter(|_| !known.contains(&master)).unwrap_or(master);
         if !known.contains(&name) {
             return Err(file.refuse(key, Problem::NoSuchBond { key, bond: master.to_owned() }));
         }
@@ -157,9 +185,11 @@ fn add_slaves(config: &mut Config, files: &[Ifcfg], known: &[&str]) -> Result<()
 
 /// Notes VLANs above the bonds, and bridges that have one as a port, which are not created.
 fn note_above(config: &mut Config, files: &[Ifcfg]) {
+    let bonds: HashMap<&str, &BondConfig> =
+        config.bonds.iter().map(|bond| (bond.name.as_str(), bond)).collect();
+    let bond_of = |wanted: &str| bonds.get(wanted).copied();
     for file in files.iter().filter(|file| !file.is_bond() && !file.is_alias()) {
         let Some(name) = file.name() else { continue };
-        let bond_of = |wanted: &str| config.bonds.iter().find(|bond| bond.name == wanted);
         if let Some((key, bond)) = file.below().and_then(|(key, below)| Some((key, bond_of(below)?))) {
             let (origin, bond, vlan) = (file.origin(key), bond.name.to_string(), name.to_owned());
             config.notes.push(Note::VlanAbove { origin, bond, vlan });
@@ -305,17 +335,6 @@ impl Ifcfg {
             || self.is_true("BONDING_MASTER")
             || self.get("BONDING_OPTS").is_some()
             || self.get("BONDING_MODULE_OPTS").is_some()
-    }
-
-    /// Whether the file is that of a bond only because a slave names it: its options were the module's once.
-    fn is_named_as_master(&self, files: &[Self]) -> bool {
-        self.below().is_none() && !self.is_alias() && files.iter().any(|slave| slave.names_master(self))
-    }
-
-    /// Whether this is a slave of `bond`.
-    fn names_master(&self, bond: &Self) -> bool {
-        let master = self.master().filter(|_| !self.is_alias());
-        master.is_some_and(|(_, master)| bond.name() == Some(master))
     }
 
     /// Returns the key that makes the file one of a VLAN, and the interface below the VLAN.

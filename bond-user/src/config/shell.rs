@@ -67,13 +67,11 @@ impl Reader<'_> {
         None
     }
 
-    fn assignment(&mut self, start: usize) -> Result<Assignment, (usize, ShellError)> {
-        let key = self.name();
-        if key == "export" && self.chars.next_if(|(_, char)| matches!(char, ' ' | '\t')).is_some() {
-            return match self.skip_to_word() {
-                Some(start) => self.assignment(start),
-                None => Err(self.not_an_assignment(start)),
-            };
+    fn assignment(&mut self, mut start: usize) -> Result<Assignment, (usize, ShellError)> {
+        let mut key = self.name();
+        while key == "export" && self.chars.next_if(|(_, char)| matches!(char, ' ' | '\t')).is_some() {
+            start = self.skip_to_word().ok_or_else(|| self.not_an_assignment(start))?;
+            key = self.name();
         }
         let is_name = key.starts_with(|first: char| !first.is_ascii_digit());
         if !is_name || self.chars.next_if(|(_, char)| *char == '=').is_none() {

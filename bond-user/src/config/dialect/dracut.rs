@@ -12,7 +12,7 @@ use bond_core::name::{InterfaceName, shortened};
 use ipnet::{IpNet, Ipv4Net};
 
 use super::{
-    draft::{Draft, differs, gather},
+    draft::{Draft, check_number, differs, gather},
     files::{self, Files, at, at_file},
 };
 use crate::config::{BondMac, Config, ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig};
@@ -37,12 +37,17 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
     let (mut files, mut words) = (Files::default(), Vec::new());
     for path in files::named(paths, |name| name.ends_with(".conf"))? {
         let text = files.text(&path)?;
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with('#'))
-        {
-            let origin = at(&path, number + 1);
-            words.extend(split(line).into_iter().map(|text| Word { text, origin: origin.clone() }));
+        let lines = files::lines(&path, &text, false, |line, _| line.starts_with('#'))?;
+        let before = words.len();
+        for (number, line) in lines {
+            let origin = at(&path, number);
+            words.extend(split(&line).into_iter().map(|text| Word { text, origin: origin.clone() }));
         }
+        files.count(words.len() - before, &path)?;
     }
+    let is_bond = |word: &&Word| word.text == "bond" || word.text.starts_with("bond=");
+    let origin = || Origin::File { path: paths.first().cloned().unwrap_or_default(), line: None };
+    check_number(words.iter().filter(is_bond).count(), origin)?;
     let mut drafts = Vec::new();
     let mut failed = Vec::new();
     for word in &words {
@@ -86,7 +91,7 @@ fn bond_of(text: &str, word: &Word) -> Result<Draft, ConfigError> {
     for name in field(1).unwrap_or("eth0,eth1").split([',', ' ']).filter(|name| !name.is_empty()) {
         let checked =
             InterfaceName::new(name).map_err(|error| ConfigError::new(origin.clone(), error.into()))?;
-        draft.slave(SlaveConfig::new(checked), origin.clone());
+        draft.slave(SlaveConfig::new(checked), origin.clone())?;
     }
     for option in field(2).unwrap_or_default().split(',').filter(|option| !option.is_empty()) {
         let (key, value) = option.split_once('=').ok_or_else(|| {
@@ -97,7 +102,7 @@ fn bond_of(text: &str, word: &Word) -> Result<Draft, ConfigError> {
         match key {
             "arp_ip_target" | "ns_ip6_target" => {
                 for target in value.split(';').filter(|target| !target.is_empty()) {
-                    draft.add(key, target, option, origin);
+                    draft.target(key, target, option, origin)?;
                 }
             }
             _ => draft.set(key, value, option, origin),
@@ -182,11 +187,11 @@ fn ip(value: &str, word: &Word, drafts: &mut [Draft]) -> Result<(), ConfigError>
     if let Some(text) = field(0) {
         let net =
             address(text, field(3)).ok_or_else(|| refuse("an address with a netmask in its fourth field"))?;
-        draft.addresses.push((net, origin.clone()));
+        draft.address(net, origin.clone())?;
     }
     if let Some(gateway) = field(2) {
         let via = Some(gateway.parse().map_err(|_| refuse("an address with a gateway in its third field"))?);
-        draft.routes.push((Route { to: Destination::Default, via, metric: None }, origin.clone()));
+        draft.route(Route { to: Destination::Default, via, metric: None }, origin.clone())?;
     }
     if !field(6).is_none_or(|method| FIXED.contains(&method)) || field(1).is_some() {
         let text = format!(

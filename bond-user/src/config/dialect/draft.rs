@@ -18,6 +18,14 @@ const LONG_INTERVAL: u32 = 10_000;
 /// Milliseconds; the shortest delay that is probably a mistake of units.
 const LONG_DELAY: u32 = 60_000;
 
+/// The most slaves, targets, addresses and routes that a file may give to one bond: more than the lists of xbond's own files
+/// may have together. Readers compare each with the others.
+const MOST_ITEMS: usize = 1024;
+/// The most findings about one bond.
+const MOST_NOTES: usize = 1024;
+/// The most bonds of one import.
+const MOST_BONDS: usize = 64;
+
 /// A value, and where it is written.
 pub(super) type At<T> = (T, Origin);
 
@@ -43,6 +51,8 @@ pub(super) struct Draft {
     pub(super) name: String,
     pub(super) origin: Origin,
     options: Vec<Given>,
+    /// Slaves, targets, addresses and routes so far, also those that were left out as given twice.
+    items: usize,
     pub(super) slaves: Vec<At<SlaveConfig>>,
     pub(super) addresses: Vec<At<IpNet>>,
     pub(super) routes: Vec<At<Route>>,
@@ -61,6 +71,7 @@ impl Draft {
             name: name.to_owned(),
             origin,
             options: Vec::new(),
+            items: 0,
             slaves: Vec::new(),
             addresses: Vec::new(),
             routes: Vec::new(),
@@ -75,13 +86,78 @@ impl Draft {
     /// Sets an option. A later value replaces an earlier one.
     pub(super) fn set(&mut self, key: &str, value: impl ToString, text: impl ToString, origin: &Origin) {
         self.unset(key);
-        self.add(key, value, text, origin);
+        self.push(key, value.to_string(), text.to_string(), origin);
     }
 
-    /// Adds a value of an option. Lists of targets may have several.
-    pub(super) fn add(&mut self, key: &str, value: impl ToString, text: impl ToString, origin: &Origin) {
-        let (key, value, text) = (key.to_owned(), value.to_string(), text.to_string());
-        self.options.push(Given { key, value, text, origin: origin.clone() });
+    /// Adds a target to an option that is a list of them.
+    ///
+    /// # Errors
+    /// The file gives too much to the bond.
+    pub(super) fn target(
+        &mut self,
+        key: &str,
+        target: &str,
+        text: impl ToString,
+        origin: &Origin,
+    ) -> Result<(), ConfigError> {
+        self.count(origin)?;
+        self.push(key, target.to_owned(), text.to_string(), origin);
+        Ok(())
+    }
+
+    fn push(&mut self, key: &str, value: String, text: String, origin: &Origin) {
+        self.options.push(Given { key: key.to_owned(), value, text, origin: origin.clone() });
+    }
+
+    /// Adds an address.
+    ///
+    /// # Errors
+    /// The file gives too much to the bond.
+    pub(super) fn address(&mut self, address: IpNet, origin: Origin) -> Result<(), ConfigError> {
+        self.count(&origin)?;
+        self.addresses.push((address, origin));
+        Ok(())
+    }
+
+    /// Adds a route.
+    ///
+    /// # Errors
+    /// The file gives too much to the bond.
+    pub(super) fn route(&mut self, route: Route, origin: Origin) -> Result<(), ConfigError> {
+        self.count(&origin)?;
+        self.routes.push((route, origin));
+        Ok(())
+    }
+
+    /// Adds a route whose gateway is on the link by the key `key`.
+    ///
+    /// # Errors
+    /// The file gives too much to the bond.
+    pub(super) fn route_on_link(
+        &mut self,
+        route: Route,
+        origin: Origin,
+        key: String,
+    ) -> Result<(), ConfigError> {
+        self.count(&origin)?;
+        self.on_link.push(OnLink { route, origin, key });
+        Ok(())
+    }
+
+    /// Counts a slave, target, address or route of the file, before the reader does anything with it.
+    ///
+    /// # Errors
+    /// It is one too many.
+    fn count(&mut self, origin: &Origin) -> Result<(), ConfigError> {
+        self.items += 1;
+        if self.items <= MOST_ITEMS {
+            return Ok(());
+        }
+        let text = format!(
+            "{}: more than {MOST_ITEMS} slaves, targets, addresses and routes, the limit for a bond",
+            self.name
+        );
+        Err(ConfigError::new(origin.clone(), Problem::Unsupported(text)))
     }
 
     pub(super) fn unset(&mut self, key: &str) {
@@ -112,14 +188,29 @@ impl Draft {
         self.notes.push(differs(origin, text));
     }
 
+    /// Counts a slave that a file names. Returns whether it is new; one that is not has a note.
+    ///
+    /// # Errors
+    /// The file gives too much to the bond.
+    pub(super) fn is_new_slave(&mut self, name: &str, origin: &Origin) -> Result<bool, ConfigError> {
+        self.count(origin)?;
+        let Some((_, first)) = self.slaves.iter().find(|(slave, _)| slave.name == *name) else {
+            return Ok(true);
+        };
+        let text = format!("{}: {name} is a slave already, by {first}: named once", self.name);
+        self.note(origin, text);
+        Ok(false)
+    }
+
     /// Adds a slave, if it is not one already.
-    pub(super) fn slave(&mut self, slave: SlaveConfig, origin: Origin) {
-        if let Some((_, first)) = self.slaves.iter().find(|(other, _)| other.name == slave.name) {
-            let text = format!("{}: {} is a slave already, by {first}: named once", self.name, slave.name);
-            self.note(&origin, text);
-        } else {
+    ///
+    /// # Errors
+    /// The file gives too much to the bond.
+    pub(super) fn slave(&mut self, slave: SlaveConfig, origin: Origin) -> Result<(), ConfigError> {
+        if self.is_new_slave(&slave.name, &origin)? {
             self.slaves.push((slave, origin));
         }
+        Ok(())
     }
 
     /// Applies xbond's rules.
@@ -131,6 +222,10 @@ impl Draft {
     pub(super) fn finish(mut self, without_mode: &str) -> Result<BondConfig, ConfigError> {
         let name =
             BondName::new(&self.name).map_err(|error| ConfigError::new(self.origin.clone(), error.into()))?;
+        if self.notes.len() > MOST_NOTES {
+            let text = format!("{name}: more than {MOST_NOTES} keys that xbond does not apply; remove them");
+            return Err(ConfigError::new(self.origin, Problem::Unsupported(text)));
+        }
         if self.option("mode").is_none() {
             let text = format!(
                 "{name}: no mode, which means balance-rr; xbond does active-backup only: {without_mode}"
@@ -358,6 +453,18 @@ fn normal(route: Route) -> Route {
 
 pub(super) fn differs(origin: &Origin, text: impl Into<String>) -> Note {
     Note::Differs { origin: origin.clone(), text: text.into() }
+}
+
+/// Checks the number of bonds of an import, before they are read.
+///
+/// # Errors
+/// They are too many; `origin` is that of the file or directory.
+pub(super) fn check_number(bonds: usize, origin: impl FnOnce() -> Origin) -> Result<(), ConfigError> {
+    if bonds <= MOST_BONDS {
+        return Ok(());
+    }
+    let text = format!("{bonds} bonds; an import takes at most {MOST_BONDS}: name fewer files");
+    Err(ConfigError::new(origin(), Problem::Unsupported(text)))
 }
 
 /// Puts bonds that were read together. One that xbond cannot have is a note, unless no other remains.

@@ -10,10 +10,16 @@ use crate::{
 /// Bytes of all files of one import. Each file has its own limit ([`file::LARGEST`]).
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
+/// Lines, entries or nodes of all files of one import. Readers compare some of them with all others.
+const MOST_ENTRIES: usize = 50_000;
+/// Bytes of the longest line, with those that continue it.
+const LONGEST_LINE: usize = 64 * 1024;
+
 /// Reads the files of one import.
 #[derive(Default)]
 pub(super) struct Files {
     bytes: usize,
+    entries: usize,
 }
 
 impl Files {
@@ -31,6 +37,56 @@ impl Files {
         }
         text_of(path, bytes)
     }
+
+    /// Counts lines, entries or nodes of the files, before the reader works with them.
+    ///
+    /// # Errors
+    /// They are too many; `path` is the file with which they are.
+    pub(super) fn count(&mut self, entries: usize, path: &Path) -> Result<(), ConfigError> {
+        self.entries += entries;
+        if self.entries <= MOST_ENTRIES {
+            return Ok(());
+        }
+        let why =
+            format!("with it, the files of this import have more than {MOST_ENTRIES} entries, the limit");
+        Err(at_file(path, Problem::Unsupported(why)))
+    }
+}
+
+/// Returns the lines with something in them, joined and trimmed, each with the number of its first one. A backslash at its end
+/// continues a line if `continues`; after one, a comment is left out only if `is_comment` has it.
+///
+/// # Errors
+/// A line is too long.
+pub(super) fn lines(
+    path: &Path,
+    text: &str,
+    continues: bool,
+    is_comment: impl Fn(&str, bool) -> bool,
+) -> Result<Vec<(usize, String)>, ConfigError> {
+    let mut lines = Vec::new();
+    let mut open: Option<(usize, String)> = None;
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let trimmed = line.trim();
+        if is_comment(trimmed, open.is_some()) || (trimmed.is_empty() && open.is_none()) {
+            continue;
+        }
+        let continued = trimmed.strip_suffix('\\').filter(|_| continues);
+        let (first, mut joined) = open.take().unwrap_or((number + 1, String::new()));
+        joined.push_str(continued.unwrap_or(trimmed));
+        if joined.len() > LONGEST_LINE {
+            let why = format!("a line of more than {LONGEST_LINE} bytes, the limit");
+            return Err(ConfigError::new(at(path, first), Problem::Unsupported(why)));
+        }
+        if continued.is_some() {
+            joined.push(' ');
+            open = Some((first, joined));
+        } else {
+            lines.push((first, joined.trim().to_owned()));
+        }
+    }
+    lines.extend(open.map(|(first, joined)| (first, joined.trim().to_owned())));
+    Ok(lines)
 }
 
 /// # Errors

@@ -6,7 +6,10 @@ use std::path::Path;
 
 use bond_core::name::shortened;
 
-use super::{draft::differs, files::at};
+use super::{
+    draft::differs,
+    files::{self, at},
+};
 use crate::config::{ConfigError, Note, Origin, Problem};
 
 /// Whose rules a text follows.
@@ -47,7 +50,7 @@ impl Entry {
 
     /// Returns the entry as its file has it.
     pub(super) fn text(&self) -> String {
-        format!("{}={}", self.key, self.value)
+        format!("{}={}", shortened(&self.key), shortened(&self.value))
     }
 
     /// Returns the note that xbond leaves this key to other programs.
@@ -69,7 +72,7 @@ pub(super) fn parse(
     let mut entries = Vec::new();
     let mut section: Option<String> = None;
     let mut instance = 0;
-    for (line, text) in lines(text, rules) {
+    for (line, text) in lines(path, text, rules)? {
         let origin = at(path, line);
         let refuse = |why: &str| {
             Err(ConfigError::new(at(path, line), Problem::Syntax(format!("{}: {why}", shortened(&text)))))
@@ -107,28 +110,11 @@ pub(super) fn parse(
     Ok(entries)
 }
 
-/// Returns the lines with something in them, joined and trimmed, each with the number of its first one.
-fn lines(text: &str, rules: Rules) -> Vec<(usize, String)> {
-    let mut lines = Vec::new();
-    let mut open: Option<(usize, String)> = None;
-    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
-        let trimmed = line.trim();
-        let is_comment = trimmed.starts_with('#') || rules == Rules::Systemd && trimmed.starts_with(';');
-        if is_comment || (trimmed.is_empty() && open.is_none()) {
-            continue;
-        }
-        let continued = trimmed.strip_suffix('\\').filter(|_| rules == Rules::Systemd);
-        let (first, mut joined) = open.take().unwrap_or((number + 1, String::new()));
-        joined.push_str(continued.unwrap_or(trimmed));
-        if continued.is_some() {
-            joined.push(' ');
-            open = Some((first, joined));
-        } else {
-            lines.push((first, joined.trim().to_owned()));
-        }
-    }
-    lines.extend(open.map(|(first, joined)| (first, joined.trim().to_owned())));
-    lines
+/// Returns the lines with something in them, each with the number of its first one.
+fn lines(path: &Path, text: &str, rules: Rules) -> Result<Vec<(usize, String)>, ConfigError> {
+    let is_comment =
+        |line: &str, _| line.starts_with('#') || rules == Rules::Systemd && line.starts_with(';');
+    files::lines(path, text, rules == Rules::Systemd, is_comment)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 mod dracut;
 mod draft;
 mod files;
+#[cfg(test)]
+mod hostile;
 mod ifupdown;
 mod ini;
 mod netplan;

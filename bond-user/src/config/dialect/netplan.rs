@@ -3,15 +3,19 @@
 //! Mappings are combined, lists are joined, later scalars win. A time without a unit is milliseconds, another one is
 //! systemd's. Without `mii-monitor-interval` nothing is monitored.
 
-use std::{path::PathBuf, rc::Rc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+    rc::Rc,
+};
 
 use bond_core::{name::InterfaceName, options};
 use ipnet::IpNet;
 
 use super::{
-    draft::{Draft, OnLink, differs, gather},
+    draft::{Draft, check_number, differs, gather},
     files::{self, Files, at_file},
-    networkd::prefix,
+    networkd::{self, prefix},
     time,
     tree::{self, Content, Node, Pair},
 };
@@ -87,6 +91,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
     let mut budget = MOST_MERGED;
     for path in files::named(paths, |name| name.ends_with(".yaml"))? {
         let root = tree::yaml(&path, &files.text(&path)?)?;
+        files.count(root.nodes(), &path)?;
         if root.is_null() {
             continue;
         }
@@ -107,6 +112,8 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
             .refuse(format!("version = {text}: netplan's files have version 2, and cloud-init's others")));
     }
     let bonds = network.get("bonds").map(|bonds| bonds.mapping("bonds")).transpose()?.unwrap_or_default();
+    check_number(bonds.len(), || network.origin())?;
+    let devices = Devices::of(network);
     let mut notes = above(network, bonds);
     notes.extend(network.get("renderer").filter(|renderer| renderer.text() == Some("NetworkManager")).map(
         |renderer| {
@@ -114,7 +121,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
             differs(&renderer.origin(), text)
         },
     ));
-    gather(bonds.iter().map(|pair| bond(pair, network)).collect(), notes, none)
+    gather(bonds.iter().map(|pair| bond(pair, &devices)).collect(), notes, none)
 }
 
 /// Merges two trees of files.
@@ -144,20 +151,64 @@ fn merge(first: &Rc<Node>, second: &Rc<Node>, budget: &mut usize) -> Result<Rc<N
     Ok(second.with(content))
 }
 
-fn bond(pair: &Pair, network: &Node) -> Result<BondConfig, ConfigError> {
+/// The devices of the files by their ids, which bonds name.
+struct Devices<'a> {
+    network: &'a Node,
+    /// Those under `ethernets`; null is a device without keys.
+    ethernets: HashMap<&'a str, &'a Node>,
+    others: HashSet<&'a str>,
+}
+
+impl<'a> Devices<'a> {
+    fn of(network: &'a Node) -> Self {
+        let of_kind = |kind: &str| network.get(kind).map(|all| all.pairs()).unwrap_or_default().iter();
+        let ethernets = of_kind("ethernets").map(|pair| (pair.key.as_str(), &*pair.value)).collect();
+        let others = OTHER_KINDS.iter().flat_map(|kind| of_kind(kind));
+        let others = others.filter(|pair| !pair.value.is_null()).map(|pair| pair.key.as_str()).collect();
+        Self { network, ethernets, others }
+    }
+
+    /// Returns the keys of an id under `ethernets`, if it has some.
+    fn ethernet(&self, id: &str) -> Option<&'a Node> {
+        self.ethernets.get(id).copied().filter(|definition| !definition.is_null())
+    }
+
+    /// Whether an id is of any kind.
+    fn has(&self, id: &str) -> bool {
+        self.ethernets.contains_key(id) || self.others.contains(id)
+    }
+}
+
+fn bond(pair: &Pair, devices: &Devices) -> Result<BondConfig, ConfigError> {
     let mut draft = Draft::new(&pair.key, pair.origin.clone());
     let definition = &pair.value;
+    let renderer = definition.get("renderer").or_else(|| devices.network.get("renderer"));
+    let backend = match renderer.and_then(|renderer| renderer.text()) {
+        Some("NetworkManager") => Backend::NetworkManager,
+        _ => Backend::Networkd,
+    };
     for pair in definition.mapping(&pair.key)? {
-        key_of_bond(&mut draft, pair, network)?;
+        key_of_bond(&mut draft, pair, devices, backend)?;
     }
-    let backend = definition.get("renderer").or_else(|| network.get("renderer"));
-    if backend.is_none_or(|renderer| renderer.text() != Some("NetworkManager")) && draft.mac.is_none() {
+    if backend == Backend::Networkd && draft.mac.is_none() {
         draft.note_mac_of_networkd("macaddress");
     }
     draft.finish("write mode: active-backup under parameters")
 }
 
-fn key_of_bond(draft: &mut Draft, pair: &Pair, network: &Node) -> Result<(), ConfigError> {
+/// For which program netplan writes the files of a bond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backend {
+    Networkd,
+    NetworkManager,
+}
+
+fn key_of_bond(
+    draft: &mut Draft,
+    pair: &Pair,
+    devices: &Devices,
+    backend: Backend,
+) -> Result<(), ConfigError> {
     let (value, origin, name) = (&pair.value, &pair.origin, draft.name.clone());
     if value.is_null() {
         return Ok(());
@@ -165,14 +216,14 @@ fn key_of_bond(draft: &mut Draft, pair: &Pair, network: &Node) -> Result<(), Con
     match pair.key.as_str() {
         "interfaces" => {
             for item in value.list("interfaces")? {
-                interface(draft, item, network)?;
+                interface(draft, item, devices)?;
             }
         }
         "parameters" => {
             for parameter in
                 value.mapping("parameters")?.iter().filter(|parameter| !parameter.value.is_null())
             {
-                self::parameter(draft, parameter, network)?;
+                self::parameter(draft, parameter, devices, backend)?;
             }
         }
         "addresses" => {
@@ -187,7 +238,7 @@ fn key_of_bond(draft: &mut Draft, pair: &Pair, network: &Node) -> Result<(), Con
         }
         "gateway4" | "gateway6" => {
             let via = Some(value.parsed(&pair.key, "an address without a prefix length")?);
-            draft.routes.push((Route { to: Destination::Default, via, metric: None }, origin.clone()));
+            draft.route(Route { to: Destination::Default, via, metric: None }, origin.clone())?;
         }
         "macaddress" => draft.mac = Some((BondMac::Address(mac(value, &pair.key)?), origin.clone())),
         "mtu" => draft.mtu = Some((value.parsed(&pair.key, "a number of bytes")?, origin.clone())),
@@ -210,14 +261,13 @@ fn not_applied(pair: &Pair) -> Note {
     Note::NotApplied { origin: pair.origin.clone(), key: pair.key.clone() }
 }
 
-fn parameter(draft: &mut Draft, pair: &Pair, network: &Node) -> Result<(), ConfigError> {
+fn parameter(draft: &mut Draft, pair: &Pair, devices: &Devices, backend: Backend) -> Result<(), ConfigError> {
     let (key, value, origin) = (pair.key.as_str(), &pair.value, &pair.origin);
-    let word = WORDS.iter().find(|(name, _)| *name == key);
+    let words = WORDS.iter().find(|(name, _)| *name == key);
     let time = TIMES.iter().find(|(name, _)| *name == key);
-    match (key, word, time) {
+    match (key, words, time) {
         (_, Some((_, option)), _) => {
-            let text = value.require_text(key)?;
-            draft.set(option, text, format!("{key}: {text}"), origin);
+            word(draft, pair, option, backend)?;
         }
         (_, _, Some((_, option))) => {
             let text = value.require_text(key)?;
@@ -236,7 +286,7 @@ fn parameter(draft: &mut Draft, pair: &Pair, network: &Node) -> Result<(), Confi
         ("primary", ..) => {
             let id = value.require_text(key)?;
             // An id, not a name.
-            let name = resolve(id, network).ok().flatten().map(|slave| slave.name.to_string());
+            let name = resolve(id, devices).ok().flatten().map(|slave| slave.name.to_string());
             draft.set("primary", name.as_deref().unwrap_or(id), format!("{key}: {id}"), origin);
         }
         ("all-slaves-active" | "all-members-active", ..) => {
@@ -247,7 +297,7 @@ fn parameter(draft: &mut Draft, pair: &Pair, network: &Node) -> Result<(), Confi
         ("arp-ip-targets", ..) => {
             for target in value.list(key)? {
                 let text = target.require_text(key)?;
-                draft.add("arp_ip_target", text, format!("{key}: {text}"), &target.origin());
+                draft.target("arp_ip_target", text, format!("{key}: {text}"), &target.origin())?;
             }
         }
         _ if OF_OTHER_MODES.contains(&key) => {
@@ -267,6 +317,24 @@ fn parameter(draft: &mut Draft, pair: &Pair, network: &Node) -> Result<(), Confi
     Ok(())
 }
 
+/// Sets an option to a word, as far as the program takes it for which netplan writes files.
+fn word(draft: &mut Draft, pair: &Pair, option: &str, backend: Backend) -> Result<(), ConfigError> {
+    let Pair { key, origin, value } = pair;
+    let text = value.require_text(key)?;
+    let written = format!("{key}: {text}");
+    if option == "mode" && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        let name = &draft.name;
+        return Err(value.refuse(format!("{name}: {written}: netplan takes the names of modes only")));
+    }
+    match backend {
+        Backend::Networkd => networkd::word(draft, option, text, written, origin),
+        Backend::NetworkManager => {
+            draft.set(option, text, written, origin);
+            Ok(())
+        }
+    }
+}
+
 fn mac(node: &Node, key: &str) -> Result<bond_common::mac::Mac, ConfigError> {
     node.parsed(key, "a MAC address of the form 08:00:27:e8:26:58")
 }
@@ -275,16 +343,12 @@ fn mac(node: &Node, key: &str) -> Result<bond_common::mac::Mac, ConfigError> {
 ///
 /// # Errors
 /// Why its name is not in the files, as the end of a sentence.
-fn resolve(id: &str, network: &Node) -> Result<Option<SlaveConfig>, String> {
+fn resolve(id: &str, devices: &Devices) -> Result<Option<SlaveConfig>, String> {
     let named = |name: &str| {
         InterfaceName::new(name).map(SlaveConfig::new).map_err(|error| format!("its name {}", error.fault))
     };
-    let Some(definition) = network.get("ethernets").and_then(|all| all.get(id)) else {
-        let is_other =
-            OTHER_KINDS.iter().any(|kind| network.get(kind).is_some_and(|all| all.get(id).is_some()));
-        let is_known = is_other
-            || network.get("ethernets").is_some_and(|all| all.pairs().iter().any(|pair| pair.key == id));
-        return named(id).map(|slave| is_known.then_some(slave));
+    let Some(definition) = devices.ethernet(id) else {
+        return named(id).map(|slave| devices.has(id).then_some(slave));
     };
     let matches = definition.get("match");
     let set_name = definition.get("set-name").and_then(|name| name.text());
@@ -304,10 +368,10 @@ fn resolve(id: &str, network: &Node) -> Result<Option<SlaveConfig>, String> {
     Ok(Some(slave))
 }
 
-fn interface(draft: &mut Draft, item: &Node, network: &Node) -> Result<(), ConfigError> {
+fn interface(draft: &mut Draft, item: &Node, devices: &Devices) -> Result<(), ConfigError> {
     let id = item.require_text("interfaces")?;
     let name = draft.name.clone();
-    let mut slave = match resolve(id, network) {
+    let mut slave = match resolve(id, devices) {
         Ok(Some(slave)) => slave,
         Ok(None) => {
             let text = format!(
@@ -324,8 +388,7 @@ fn interface(draft: &mut Draft, item: &Node, network: &Node) -> Result<(), Confi
             return Ok(());
         }
     };
-    let definition = network.get("ethernets").and_then(|all| all.get(id));
-    for pair in definition.map(|definition| definition.pairs()).unwrap_or_default() {
+    for pair in devices.ethernet(id).map(|definition| definition.pairs()).unwrap_or_default() {
         match pair.key.as_str() {
             _ if pair.value.is_null() => {}
             "macaddress" => slave.mac = Some(mac(&pair.value, &pair.key)?),
@@ -343,8 +406,7 @@ fn interface(draft: &mut Draft, item: &Node, network: &Node) -> Result<(), Confi
             _ => draft.notes.push(not_applied(pair)),
         }
     }
-    draft.slave(slave, item.origin());
-    Ok(())
+    draft.slave(slave, item.origin())
 }
 
 fn address(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
@@ -362,8 +424,7 @@ fn address(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
         let (key, value) = ("addresses".to_owned(), text.to_owned());
         ConfigError::new(origin.clone(), Problem::BadValue { key, value, wanted: WANTED.to_owned() })
     })?;
-    draft.addresses.push((address, origin));
-    Ok(())
+    draft.address(address, origin)
 }
 
 fn route(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
@@ -392,15 +453,15 @@ fn route(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
     let metric = item.get("metric").map(|metric| metric.parsed("metric", "a number")).transpose()?;
     let (route, origin) = (Route { to, via, metric }, item.origin());
     match on_link {
-        Some(true) => draft.on_link.push(OnLink { route, origin, key: "on-link".to_owned() }),
-        Some(false) | None => draft.routes.push((route, origin)),
+        Some(true) => draft.route_on_link(route, origin, "on-link".to_owned()),
+        Some(false) | None => draft.route(route, origin),
     }
-    Ok(())
 }
 
 /// Returns notes about devices above bonds.
 fn above(network: &Node, bonds: &[Pair]) -> Vec<Note> {
-    let is_bond = |id: &str| bonds.iter().any(|bond| bond.key == id);
+    let bonds: HashSet<&str> = bonds.iter().map(|bond| bond.key.as_str()).collect();
+    let is_bond = |id: &str| bonds.contains(id);
     let mut notes = Vec::new();
     for vlan in network.get("vlans").map(|vlans| vlans.pairs()).unwrap_or_default() {
         let Some(link) = vlan.value.get("link") else { continue };

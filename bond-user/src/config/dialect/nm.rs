@@ -5,6 +5,7 @@
 //! is set. Ports are enslaved in the order of their names.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -16,7 +17,7 @@ use bond_core::{
 use ipnet::IpNet;
 
 use super::{
-    draft::{Draft, OnLink, differs, gather},
+    draft::{Draft, check_number, differs, gather},
     files::{self, Files, at_file},
     ini::{self, Entry, Rules},
     networkd::prefix,
@@ -72,15 +73,30 @@ const ETHERNET: &[&str] = &["ethernet", "802-3-ethernet"];
 struct Connection {
     path: PathBuf,
     entries: Vec<Entry>,
+    /// The place of the last value of each key, by its section.
+    last: HashMap<String, HashMap<String, usize>>,
 }
 
 impl Connection {
+    fn new(path: PathBuf, entries: Vec<Entry>) -> Self {
+        let mut last: HashMap<String, HashMap<String, usize>> = HashMap::new();
+        for (place, entry) in entries.iter().enumerate() {
+            last.entry(entry.section.clone()).or_default().insert(entry.key.clone(), place);
+        }
+        Self { path, entries, last }
+    }
+
     /// Returns the last value of a key of a section; GKeyFile merges sections of one name.
     fn get(&self, section: &str, key: &str) -> Option<&Entry> {
-        let mut found = self.entries.iter().rev();
-        found
-            .find(|entry| entry.section == section && entry.key == key)
-            .filter(|entry| !entry.value.is_empty())
+        let place = self.last.get(section)?.get(key)?;
+        self.entries.get(*place).filter(|entry| !entry.value.is_empty())
+    }
+
+    /// Returns the entries that no later one replaces, in their order.
+    fn effective(&self) -> impl Iterator<Item = &Entry> {
+        self.entries.iter().filter(|entry| {
+            self.get(&entry.section, &entry.key).is_some_and(|last| std::ptr::eq(last, *entry))
+        })
     }
 
     /// Returns the first of several spellings of a key of `[connection]`.
@@ -122,13 +138,20 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
         }
         let text = files.text(&path)?;
         match ini::parse(&path, &text, Rules::Keyfile, &mut notes) {
-            Ok(entries) => connections.push(Connection { path, entries }),
+            Ok(entries) => {
+                files.count(entries.len(), &path)?;
+                connections.push(Connection::new(path, entries));
+            }
             // NetworkManager leaves out such a file alone, too.
             Err(error) if paths.contains(&path) || text.contains("bond") => return Err(error),
             Err(error) => notes.push(differs(&error.origin, format!("left out: {}", error.problem))),
         }
     }
     let bonds: Vec<_> = connections.iter().filter(|connection| connection.is_bond()).collect();
+    check_number(bonds.len(), || Origin::File {
+        path: paths.first().cloned().unwrap_or_default(),
+        line: None,
+    })?;
     notes.extend(connections.iter().filter_map(|port| stray_port(port, &bonds)));
     notes.extend(connections.iter().filter_map(|upper| above(upper, &bonds)));
     let on_boot = |bond: &&&Connection| bond.value("autoconnect") != Some("false");
@@ -222,10 +245,8 @@ fn bond(connection: &Connection, all: &[Connection]) -> Result<BondConfig, Confi
     for port in ports {
         slave(&mut draft, port)?;
     }
-    for entry in &connection.entries {
-        if connection.get(&entry.section, &entry.key) == Some(entry) {
-            bond_key(&mut draft, connection, entry)?;
-        }
+    for entry in connection.effective() {
+        bond_key(&mut draft, connection, entry)?;
     }
     monitor(&mut draft, connection);
     if let Some(named) = controller(connection) {
@@ -283,7 +304,7 @@ fn bond_key(draft: &mut Draft, connection: &Connection, entry: &Entry) -> Result
                 draft.note(&entry.origin, text);
             }
             for target in value.split([',', ' ', ';']).filter(|target| !target.is_empty()) {
-                draft.add(key, target, entry.text(), &entry.origin);
+                draft.target(key, target, entry.text(), &entry.origin)?;
             }
         }
         ("bond", key) if OF_OTHER_MODES.contains(&key) => {
@@ -345,7 +366,7 @@ fn slave(draft: &mut Draft, port: &Connection) -> Result<(), ConfigError> {
     let checked = InterfaceName::new(unescaped(&name.value));
     let mut slave =
         SlaveConfig::new(checked.map_err(|error| ConfigError::new(name.origin.clone(), error.into()))?);
-    for entry in port.entries.iter().filter(|entry| port.get(&entry.section, &entry.key) == Some(*entry)) {
+    for entry in port.effective() {
         match (entry.section.as_str(), entry.key.as_str()) {
             ("connection", "autoconnect") if entry.value == "false" => {
                 let text = format!(
@@ -372,8 +393,7 @@ fn slave(draft: &mut Draft, port: &Connection) -> Result<(), ConfigError> {
             _ => draft.notes.push(entry.not_applied()),
         }
     }
-    draft.slave(slave, origin);
-    Ok(())
+    draft.slave(slave, origin)
 }
 
 fn port_option(options: &mut SlaveOptions, entry: &Entry) -> Result<(), ConfigError> {
@@ -401,10 +421,8 @@ fn ip(draft: &mut Draft, connection: &Connection, entry: &Entry) -> Result<(), C
         }
         "gateway" => {
             let via = Some(entry.parsed("an address without a prefix length")?);
-            draft.routes.push((
-                Route { to: Destination::Default, via, metric: metric(connection, entry)? },
-                entry.origin.clone(),
-            ));
+            let route = Route { to: Destination::Default, via, metric: metric(connection, entry)? };
+            draft.route(route, entry.origin.clone())?;
         }
         "route-metric" => {
             let has_gateway = connection
@@ -463,8 +481,7 @@ fn address(draft: &mut Draft, entry: &Entry, text: &str, length: Option<&str>) -
             IpNet::new(host, length).map_err(|_| entry.bad_value(WANTED))?
         }
     };
-    draft.addresses.push((address, entry.origin.clone()));
-    Ok(())
+    draft.address(address, entry.origin.clone())
 }
 
 /// Splits a value of several fields: `192.0.2.1/24,192.0.2.254`, or as in old files `192.0.2.1;24;192.0.2.254;`.
@@ -502,7 +519,7 @@ fn numbered_address(draft: &mut Draft, connection: &Connection, entry: &Entry) -
     let metric = metric(connection, entry)?;
     let is_known = |route: &Route| route.to == Destination::Default && route.via == Some(via);
     if !draft.routes.iter().any(|(route, _)| is_known(route)) {
-        draft.routes.push((Route { to: Destination::Default, via: Some(via), metric }, entry.origin.clone()));
+        draft.route(Route { to: Destination::Default, via: Some(via), metric }, entry.origin.clone())?;
     }
     Ok(())
 }
@@ -545,10 +562,9 @@ fn route(draft: &mut Draft, connection: &Connection, entry: &Entry) -> Result<()
     let to = prefix(&to).ok_or_else(|| entry.bad_value(WANTED))?;
     let (route, origin) = (Route { to, via, metric }, entry.origin.clone());
     match options.filter(|_| on_link == Some(true)) {
-        Some(options) => draft.on_link.push(OnLink { route, origin, key: options.text() }),
-        None => draft.routes.push((route, origin)),
+        Some(options) => draft.route_on_link(route, origin, options.text()),
+        None => draft.route(route, origin),
     }
-    Ok(())
 }
 
 /// Replaces the escapes of GKeyFile.

@@ -4,6 +4,7 @@
 //! 100 unless it, or an ARP monitor, is set.
 
 use std::{
+    collections::HashMap,
     path::{Path, PathBuf},
     rc::Rc,
 };
@@ -12,7 +13,7 @@ use bond_core::{name::InterfaceName, options};
 use ipnet::IpNet;
 
 use super::{
-    draft::{Draft, differs, gather},
+    draft::{Draft, check_number, differs, gather},
     files::{self, Files, at_file},
     networkd::prefix,
     nm::DEFAULT_MIIMON,
@@ -54,14 +55,13 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
         } else {
             tree::yaml(&path, &text)?
         };
+        files.count(root.nodes(), &path)?;
         let policy = root.get("spec").and_then(|spec| spec.get("desiredState"));
-        let state = State { root: policy.map_or(&root, |state| state) };
-        state.root.get("interfaces").map(|interfaces| interfaces.list("interfaces")).transpose()?;
-        state.root.get("routes").map(|routes| routes.mapping("routes")).transpose()?;
-        for interface in state.interfaces() {
-            if interface.get("type").and_then(|kind| kind.text()) == Some("bond") {
-                bonds.extend(state.bond(interface, &mut notes));
-            }
+        let state = State::new(policy.map_or(&root, |state| state))?;
+        let of_bonds = state.interfaces.iter().filter(|interface| is_bond(interface));
+        check_number(bonds.len() + of_bonds.clone().count(), || root.origin())?;
+        for interface in of_bonds {
+            bonds.extend(state.bond(interface, &mut notes));
         }
         notes.extend(state.above());
         let known = ["interfaces", "routes", "version"];
@@ -80,20 +80,46 @@ fn not_applied(pair: &Pair) -> Note {
     Note::NotApplied { origin: pair.origin.clone(), key: pair.key.clone() }
 }
 
+fn is_bond(interface: &Node) -> bool {
+    interface.get("type").and_then(|kind| kind.text()) == Some("bond")
+}
+
 /// The state that a file wants.
 struct State<'a> {
     root: &'a Rc<Node>,
+    interfaces: &'a [Rc<Node>],
+    /// The first interface of each name.
+    named: HashMap<&'a str, &'a Node>,
+    /// The routes of each interface.
+    routes: HashMap<&'a str, Vec<&'a Node>>,
 }
 
-impl State<'_> {
-    fn interfaces(&self) -> &[Rc<Node>] {
-        self.root.get("interfaces").map(|interfaces| interfaces.items()).unwrap_or_default()
-    }
-
-    fn named(&self, name: &str) -> Option<&Rc<Node>> {
-        self.interfaces()
-            .iter()
-            .find(|interface| interface.get("name").and_then(|node| node.text()) == Some(name))
+impl<'a> State<'a> {
+    /// Looks interfaces and routes up by name.
+    ///
+    /// # Errors
+    /// The interfaces or the routes are no list.
+    fn new(root: &'a Rc<Node>) -> Result<Self, ConfigError> {
+        let interfaces = root.get("interfaces").map(|interfaces| interfaces.list("interfaces"));
+        let interfaces = interfaces.transpose()?.unwrap_or_default();
+        let text_of = |node: &'a Rc<Node>, key: &str| node.get(key).and_then(|node| node.text());
+        let mut named = HashMap::new();
+        for interface in interfaces {
+            if let Some(name) = text_of(interface, "name") {
+                named.entry(name).or_insert(&**interface);
+            }
+        }
+        root.get("routes").map(|routes| routes.mapping("routes")).transpose()?;
+        let config = root.get("routes").and_then(|routes| routes.get("config"));
+        let mut routes: HashMap<_, Vec<&Node>> = HashMap::new();
+        for route in config.map(|config| config.list("config")).transpose()?.unwrap_or_default() {
+            let of =
+                text_of(route, "next-hop-interface").filter(|_| text_of(route, "state") != Some("absent"));
+            if let Some(name) = of {
+                routes.entry(name).or_default().push(&**route);
+            }
+        }
+        Ok(Self { root, interfaces, named, routes })
     }
 
     /// Reads a bond; `None` for one that is not to be up, with a note.
@@ -186,7 +212,7 @@ impl State<'_> {
             (Some(position), Some(_)) => position,
             _ => {
                 let Some(slave) = self.slave(draft, node, name)? else { return Ok(()) };
-                draft.slave(slave, node.origin());
+                draft.slave(slave, node.origin())?;
                 draft.slaves.len().saturating_sub(1)
             }
         };
@@ -215,7 +241,7 @@ impl State<'_> {
         let checked =
             InterfaceName::new(name).map_err(|error| ConfigError::new(node.origin(), error.into()))?;
         let mut slave = SlaveConfig::new(checked);
-        for pair in self.named(name).map(|interface| interface.pairs()).unwrap_or_default() {
+        for pair in self.named.get(name).map(|interface| interface.pairs()).unwrap_or_default() {
             let (key, value) = (pair.key.as_str(), &pair.value);
             match (key, value.text()) {
                 _ if value.is_null() => {}
@@ -254,27 +280,15 @@ impl State<'_> {
     }
 
     fn routes(&self, draft: &mut Draft) -> Result<(), ConfigError> {
-        let routes = self.root.get("routes").and_then(|routes| routes.get("config"));
-        for route in routes.map(|routes| routes.list("config")).transpose()?.unwrap_or_default() {
-            let of = route.get("next-hop-interface").and_then(|of| of.text());
-            if of == Some(draft.name.as_str())
-                && route.get("state").and_then(|state| state.text()) != Some("absent")
-            {
-                self::route(draft, route)?;
-            }
-        }
-        Ok(())
+        let routes = self.routes.get(draft.name.as_str()).map(Vec::as_slice).unwrap_or_default();
+        routes.iter().try_for_each(|route| self::route(draft, route))
     }
 
     /// Returns notes about devices above bonds.
     fn above(&self) -> Vec<Note> {
-        let is_bond = |name: &str| {
-            self.named(name)
-                .and_then(|interface| interface.get("type"))
-                .is_some_and(|kind| kind.text() == Some("bond"))
-        };
+        let is_bond = |name: &str| self.named.get(name).is_some_and(|interface| is_bond(interface));
         let mut notes = Vec::new();
-        for interface in self.interfaces() {
+        for interface in self.interfaces {
             let name = interface.get("name").and_then(|name| name.text()).unwrap_or_default();
             for kind in ["vlan", "mac-vlan", "vxlan"] {
                 let Some(base) = interface.get(kind).and_then(|kind| kind.get("base-iface")) else {
@@ -322,7 +336,7 @@ fn option(draft: &mut Draft, pair: &Pair) -> Result<(), ConfigError> {
         }
         "arp_ip_target" | "ns_ip6_target" => {
             for target in text.split([',', ' ']).filter(|target| !target.is_empty()) {
-                draft.add(key, target, &written, origin);
+                draft.target(key, target, &written, origin)?;
             }
         }
         _ if OF_OTHER_MODES.contains(&key) => {
@@ -378,7 +392,7 @@ fn address(draft: &mut Draft, item: &Node) -> Result<(), ConfigError> {
     // The kernel makes link-local addresses, and `nmstatectl show` has them.
     let is_link_local = matches!(ip, std::net::IpAddr::V6(ip) if ip.is_unicast_link_local());
     if !is_link_local {
-        draft.addresses.push((address, item.origin()));
+        draft.address(address, item.origin())?;
     }
     let others = item.pairs().iter().filter(|pair| !["ip", "prefix-length"].contains(&pair.key.as_str()));
     draft.notes.extend(others.map(not_applied));
@@ -408,6 +422,5 @@ fn route(draft: &mut Draft, node: &Node) -> Result<(), ConfigError> {
         node.get("next-hop-address").map(|via| via.parsed("next-hop-address", "an address")).transpose()?;
     let metric = node.get("metric").filter(|metric| metric.text() != Some("-1"));
     let metric = metric.map(|metric| metric.parsed("metric", "a number")).transpose()?;
-    draft.routes.push((Route { to, via, metric }, node.origin()));
-    Ok(())
+    draft.route(Route { to, via, metric }, node.origin())
 }

@@ -14,7 +14,7 @@ use bond_core::{
 };
 
 use super::{
-    draft::{Draft, differs, gather},
+    draft::{Draft, check_number, differs, gather},
     files::{self, Files, at_file},
     tree::{self, Node, Pair},
 };
@@ -38,7 +38,9 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
     let (mut files, mut notes, mut bonds) = (Files::default(), Vec::new(), Vec::new());
     for path in files::named(paths, |name| name.ends_with(".conf"))? {
         let root = tree::json(&path, &files.text(&path)?)?;
+        files.count(root.nodes(), &path)?;
         bonds.push(bond(&root, &mut notes));
+        check_number(bonds.len(), || root.origin())?;
     }
     let none = || {
         let path = paths.first().map_or(Path::new(""), PathBuf::as_path);
@@ -129,8 +131,7 @@ fn slave(draft: &mut Draft, port: &Pair) -> Result<(), ConfigError> {
             _ => draft.notes.push(not_applied(pair)),
         }
     }
-    draft.slave(slave, port.origin.clone());
-    Ok(())
+    draft.slave(slave, port.origin.clone())
 }
 
 /// A sticky port stays active when a better one returns. The driver has that for all slaves of a bond.
@@ -292,7 +293,7 @@ fn pings(draft: &mut Draft, watchers: &[&Rc<Node>], policy: &str) -> Result<(), 
                 "name" => {}
                 "target_host" => {
                     let host = pair.value.require_text("target_host")?;
-                    draft.add(targets, host, format!("target_host {host}"), &pair.origin);
+                    draft.target(targets, host, format!("target_host {host}"), &pair.origin)?;
                 }
                 "validate_active" => active |= pair.value.boolean() == Some(true),
                 "validate_inactive" => inactive |= pair.value.boolean() == Some(true),

@@ -1,7 +1,8 @@
 //! YAML and JSON as trees whose nodes have lines.
 //!
 //! The parser (saphyr-parser) gives events; the tree is built here with limits, because a parser's own trees copy what an
-//! alias repeats: a few lines of YAML can become gigabytes so. Here an alias shares its node.
+//! alias repeats: a few lines of YAML can become gigabytes so. Here an alias shares its node, and what it repeats counts towards
+//! the limit, because readers visit it again.
 
 use std::{collections::HashMap, path::Path, rc::Rc};
 
@@ -12,7 +13,7 @@ use crate::config::{ConfigError, Origin, Problem};
 
 /// The deepest nesting.
 const DEEPEST: usize = 32;
-/// The most nodes of one file.
+/// The most nodes of one file, those that aliases repeat included.
 const MOST_NODES: usize = 50_000;
 /// The most keys of one mapping.
 const MOST_KEYS: usize = 4096;
@@ -27,6 +28,7 @@ pub(super) struct Node {
     pub(super) content: Content,
     path: Rc<Path>,
     line: usize,
+    nodes: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -46,14 +48,31 @@ pub(super) struct Pair {
     pub(super) value: Rc<Node>,
 }
 
+impl Content {
+    /// Returns how many nodes a node with this content is, itself included.
+    fn nodes(&self) -> usize {
+        let sum = |nodes: &mut dyn Iterator<Item = usize>| nodes.fold(1, usize::saturating_add);
+        match self {
+            Self::Scalar(_) => 1,
+            Self::List(items) => sum(&mut items.iter().map(|item| item.nodes)),
+            Self::Map(pairs) => sum(&mut pairs.iter().map(|pair| pair.value.nodes.saturating_add(1))),
+        }
+    }
+}
+
 impl Node {
+    /// Returns how many nodes there are from this one on; those that an alias repeats count each time.
+    pub(super) fn nodes(&self) -> usize {
+        self.nodes
+    }
+
     pub(super) fn origin(&self) -> Origin {
         at(&self.path, self.line)
     }
 
     /// Returns a node with other content at the place of this one.
     pub(super) fn with(&self, content: Content) -> Rc<Self> {
-        Rc::new(Self { content, path: Rc::clone(&self.path), line: self.line })
+        Rc::new(Self { nodes: content.nodes(), content, path: Rc::clone(&self.path), line: self.line })
     }
 
     /// Returns the pairs of a mapping; none if it is something else.
@@ -220,14 +239,11 @@ impl Builder {
     }
 
     fn node(&self, content: Content, line: usize) -> Rc<Node> {
-        Rc::new(Node { content, path: Rc::clone(&self.path), line })
+        Rc::new(Node { nodes: content.nodes(), content, path: Rc::clone(&self.path), line })
     }
 
     fn event(&mut self, event: Event, line: usize) -> Result<(), &'static str> {
-        self.nodes += 1;
-        if self.nodes > MOST_NODES {
-            return Err("more than 50000 nodes, the limit for a file");
-        }
+        self.count(1)?;
         match event {
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
             Event::DocumentStart(_) => {
@@ -240,7 +256,9 @@ impl Builder {
             }
             Event::Alias(anchor) => {
                 let node = self.anchors.get(&anchor).map(Rc::clone);
-                self.place(node.ok_or("an alias of what is not complete yet")?, line)
+                let node = node.ok_or("an alias of what is not complete yet")?;
+                self.count(node.nodes)?;
+                self.place(node, line)
             }
             Event::Scalar(text, style, anchor, _) => {
                 let is_null = style == ScalarStyle::Plain
@@ -265,6 +283,14 @@ impl Builder {
                 None => Ok(()),
             },
         }
+    }
+
+    fn count(&mut self, nodes: usize) -> Result<(), &'static str> {
+        self.nodes = self.nodes.saturating_add(nodes);
+        if self.nodes > MOST_NODES {
+            return Err("more than 50000 nodes, with those that aliases repeat, the limit for a file");
+        }
+        Ok(())
     }
 
     fn begin(&mut self, open: Open) -> Result<(), &'static str> {
@@ -342,16 +368,27 @@ mod tests {
         assert_eq!(refusal(&deep), "f:1: nested more than 32 levels deep, the limit");
     }
 
+    /// Returns aliases of aliases: nine times as many nodes with each level.
+    fn bomb(levels: usize) -> String {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..levels {
+            let before = vec![format!("*a{}", level - 1); 9].join(", ");
+            text.push_str(&format!("a{level}: &a{level} [{before}]\n"));
+        }
+        text
+    }
+
+    #[test]
+    fn what_aliases_repeat_counts() {
+        let nodes = yaml(Path::new("f"), &bomb(3)).unwrap().nodes();
+        // The mapping, three keys, and lists of 9 scalars, of 9 such lists, and of 9 of these.
+        assert_eq!(nodes, 1 + 3 + 10 + (1 + 9 * 10) + (1 + 9 * 91));
+        let refused = "f:5: more than 50000 nodes, with those that aliases repeat, the limit for a file";
+        assert_eq!(refusal(&bomb(25)), refused);
+    }
+
     #[test]
     fn hostile_texts_end_within_a_second() {
-        let bomb = |levels: usize| {
-            let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
-            for level in 1..levels {
-                let before = vec![format!("*a{}", level - 1); 9].join(", ");
-                text.push_str(&format!("a{level}: &a{level} [{before}]\n"));
-            }
-            text
-        };
         let texts = [
             bomb(25),
             "[".repeat(60_000),

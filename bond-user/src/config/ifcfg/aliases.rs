@@ -1,6 +1,11 @@
 //! Reads files of further addresses of a bond: `ifcfg-bond0:1`, and `ifcfg-bond0-range0` (`ifup-aliases`).
 
-use std::net::Ipv4Addr;
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
+
+use ipnet::IpNet;
 
 use super::{Ifcfg, PREFIX};
 use crate::config::{BondConfig, Config, ConfigError, Note};
@@ -8,8 +13,12 @@ use crate::config::{BondConfig, Config, ConfigError, Note};
 /// The most addresses of one range: those that differ in the last byte.
 const LONGEST_RANGE: u32 = 256;
 
+/// The addresses of a bond so far.
+type Addresses = HashSet<IpNet>;
+
 /// Adds the addresses of all files of aliases to their bonds.
 pub(super) fn add(config: &mut Config, files: &[Ifcfg]) -> Result<(), ConfigError> {
+    let mut known = HashMap::new();
     for file in files {
         let Some(alias) = file.alias() else { continue };
         let Some(bond) = config.bonds.iter_mut().find(|bond| bond.name == alias.parent()) else { continue };
@@ -18,9 +27,11 @@ pub(super) fn add(config: &mut Config, files: &[Ifcfg]) -> Result<(), ConfigErro
             config.notes.push(Note::Differs { origin: file.origin("ONPARENT"), text });
             continue;
         }
+        let known: &mut Addresses =
+            known.entry(bond.name.clone()).or_insert_with(|| bond.addresses.iter().copied().collect());
         match alias {
-            Alias::Label { label, .. } => file.add_labelled(label, bond)?,
-            Alias::Range { .. } => file.add_range(bond)?,
+            Alias::Label { label, .. } => file.add_labelled(label, bond, known)?,
+            Alias::Range { .. } => file.add_range(bond, known)?,
         }
     }
     Ok(())
@@ -59,12 +70,17 @@ impl Ifcfg {
         is_range.then_some(Alias::Range { parent })
     }
 
-    fn add_labelled(&self, label: &str, bond: &mut BondConfig) -> Result<(), ConfigError> {
+    fn add_labelled(
+        &self,
+        label: &str,
+        bond: &mut BondConfig,
+        known: &mut Addresses,
+    ) -> Result<(), ConfigError> {
         let mut addresses = self.ipv4_addresses()?;
         if !self.is_false("IPV6INIT") {
             addresses.extend(self.ipv6_addresses()?);
         }
-        addresses.retain(|address| !bond.addresses.contains(address));
+        addresses.retain(|address| known.insert(*address));
         for address in addresses {
             let text = format!("{}: address {address} loses its label {label}", bond.name);
             bond.notes.push(Note::Differs { origin: self.origin("IPADDR"), text });
@@ -73,7 +89,7 @@ impl Ifcfg {
         Ok(())
     }
 
-    fn add_range(&self, bond: &mut BondConfig) -> Result<(), ConfigError> {
+    fn add_range(&self, bond: &mut BondConfig, known: &mut Addresses) -> Result<(), ConfigError> {
         const WANTED: &str = "an IPv4 address";
         self.require("IPADDR_START")?;
         self.require("IPADDR_END")?;
@@ -86,7 +102,7 @@ impl Ifcfg {
         }
         for address in start..=end {
             let address = self.with_prefix("IPADDR_START", address.into(), "")?.into();
-            if !bond.addresses.contains(&address) {
+            if known.insert(address) {
                 bond.addresses.push(address);
             }
         }

@@ -25,7 +25,7 @@ pub(super) fn read(draft: &mut Draft, stanza: &Stanza) -> Result<(), ConfigError
         match key.name.as_str() {
             "address" => {
                 let address = address(key, netmask)?;
-                draft.addresses.push((address, key.origin.clone()));
+                draft.address(address, key.origin.clone())?;
             }
             "gateway" => {
                 // ifupdown2 takes several.
@@ -33,7 +33,7 @@ pub(super) fn read(draft: &mut Draft, stanza: &Stanza) -> Result<(), ConfigError
                     let via =
                         word.parse().map_err(|_| key.bad_value("an address without a prefix length"))?;
                     let route = Route { to: Destination::Default, via: Some(via), metric };
-                    draft.routes.push((route, key.origin.clone()));
+                    draft.route(route, key.origin.clone())?;
                 }
             }
             "netmask" | "metric" | "broadcast" | "network" | "description" => {}
@@ -69,7 +69,7 @@ pub(super) fn read_alias(draft: &mut Draft, stanza: &Stanza) -> Result<(), Confi
                 let address = address(key, netmask)?;
                 let text = format!("{}: address {address} loses its label {}", draft.name, stanza.name);
                 draft.note(&key.origin, text);
-                draft.addresses.push((address, key.origin.clone()));
+                draft.address(address, key.origin.clone())?;
             }
             "netmask" | "broadcast" | "network" => {}
             _ => draft.notes.push(key.not_applied()),

@@ -6,16 +6,19 @@
 mod addresses;
 mod stanza;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use bond_core::{name::InterfaceName, options};
 
 use self::stanza::{Interfaces, Key, Stanza};
 use super::{
-    draft::{Draft, differs, gather},
+    draft::{Draft, check_number, differs, gather},
     files::{self, at_file},
 };
-use crate::config::{BondConfig, Config, ConfigError, Note, Problem, SlaveConfig};
+use crate::config::{BondConfig, Config, ConfigError, Note, Origin, Problem, SlaveConfig};
 
 /// The directory of `interfaces`.
 pub(super) const DIRECTORIES: &[&str] = &["/etc/network"];
@@ -63,6 +66,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
         let file = if files::is_directory(path)? { path.join("interfaces") } else { path.clone() };
         let interfaces = stanza::read(&file)?;
         let names = bonds_in(&interfaces);
+        check_number(names.len() + bonds.len(), || Origin::File { path: file.clone(), line: None })?;
         for name in &names {
             bonds.push(bond(name, &interfaces));
         }
@@ -78,14 +82,14 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
 
 /// Returns the names of all bonds, in the order of their stanzas.
 fn bonds_in(interfaces: &Interfaces) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
+    let (mut names, mut known) = (Vec::new(), HashSet::new());
     for stanza in &interfaces.stanzas {
         let has = |wanted: &str| stanza.keys.iter().any(|key| key.name == wanted);
         let is_bond = !has("bond-master") && (has("bond-mode") || SLAVES.iter().any(|key| has(key)));
-        let of = stanza.keys.iter().find(|key| key.name == "bond-master").map(|key| key.value.clone());
-        for name in is_bond.then(|| stanza.name.clone()).into_iter().chain(of) {
-            if !names.contains(&name) {
-                names.push(name);
+        let of = stanza.master().map(|key| key.value.as_str());
+        for name in is_bond.then_some(stanza.name.as_str()).into_iter().chain(of) {
+            if known.insert(name) {
+                names.push(name.to_owned());
             }
         }
     }
@@ -93,23 +97,16 @@ fn bonds_in(interfaces: &Interfaces) -> Vec<String> {
 }
 
 fn bond(name: &str, interfaces: &Interfaces) -> Result<BondConfig, ConfigError> {
-    let stanzas: Vec<&Stanza> = interfaces.stanzas.iter().filter(|stanza| stanza.name == name).collect();
-    let masters = || {
-        let keys = interfaces.stanzas.iter().map(|stanza| {
-            (stanza, stanza.keys.iter().find(|key| key.name == "bond-master" && key.value == name))
-        });
-        keys.filter_map(|(stanza, key)| Some((stanza, key?)))
-    };
+    let stanzas: Vec<&Stanza> = interfaces.of(name).collect();
+    let keys = interfaces.stanzas.iter().filter_map(|stanza| Some((stanza, stanza.master()?)));
+    let masters: Vec<_> = keys.filter(|(_, key)| key.value == name).collect();
     let Some(first) = stanzas.first() else {
-        let origin = masters().next().map(|(_, key)| key.origin.clone()).unwrap_or_default();
+        let origin = masters.first().map(|(_, key)| key.origin.clone()).unwrap_or_default();
         let text = format!("bond-master {name}: no iface {name} is in the files");
         return Err(ConfigError::new(origin, Problem::Unsupported(text)));
     };
     let mut draft = Draft::new(name, first.origin.clone());
-    let automatic = &interfaces.automatic;
-    let is_automatic =
-        |name: &str| automatic.contains(name) || automatic.iter().any(|pattern| fits(pattern, name));
-    if !is_automatic(name) {
+    if !interfaces.is_automatic(name) {
         draft.note(
             &first.origin,
             format!("{name}: no auto {name}: ifupdown brings it up on request only; xbond at once"),
@@ -119,10 +116,10 @@ fn bond(name: &str, interfaces: &Interfaces) -> Result<BondConfig, ConfigError> 
     for key in keys.iter().filter(|key| SLAVES.contains(&key.name.as_str())) {
         slaves_of(&mut draft, key, interfaces)?;
     }
-    for (stanza, key) in masters() {
+    for (stanza, key) in &masters {
         if !draft.slaves.iter().any(|(slave, _)| slave.name == *stanza.name) {
             let slave = slave(&mut draft, &stanza.name, key, interfaces)?;
-            draft.slave(slave, key.origin.clone());
+            draft.slave(slave, key.origin.clone())?;
         }
     }
     for key in &keys {
@@ -135,16 +132,10 @@ fn bond(name: &str, interfaces: &Interfaces) -> Result<BondConfig, ConfigError> 
         addresses::read_alias(&mut draft, alias)?;
     }
     // A slave's stanza may have the primary, too.
-    let of_slaves = masters().flat_map(|(stanza, _)| &stanza.keys);
+    let of_slaves = masters.iter().flat_map(|(stanza, _)| &stanza.keys);
     primary(&mut draft, keys.iter().copied().chain(of_slaves));
     one_monitor(&mut draft);
     draft.finish("write bond-mode active-backup")
-}
-
-/// Whether a word of `auto` fits a name: `/bond*`, with wildcards after a slash.
-fn fits(pattern: &str, name: &str) -> bool {
-    let pattern = pattern.strip_prefix('/').and_then(|rest| rest.split('/').next());
-    pattern.and_then(|pattern| glob::Pattern::new(pattern).ok()).is_some_and(|pattern| pattern.matches(name))
 }
 
 fn is_alias_of(name: &str, bond: &str) -> bool {
@@ -180,8 +171,10 @@ fn slaves_of(draft: &mut Draft, key: &Key, interfaces: &Interfaces) -> Result<()
         let names = if is_glob { expanded(word) } else { Some(vec![word.to_owned()]) };
         let names = names.ok_or_else(|| key.bad_value("names, or a range like swp1-4 of at most 64"))?;
         for name in names {
-            let slave = slave(draft, &name, key, interfaces)?;
-            draft.slave(slave, key.origin.clone());
+            if draft.is_new_slave(&name, &key.origin)? {
+                let slave = slave(draft, &name, key, interfaces)?;
+                draft.slaves.push((slave, key.origin.clone()));
+            }
         }
     }
     Ok(())
@@ -221,7 +214,7 @@ fn slave(
     let checked =
         InterfaceName::new(name).map_err(|error| ConfigError::new(of.origin.clone(), error.into()))?;
     let mut slave = SlaveConfig::new(checked);
-    for stanza in interfaces.stanzas.iter().filter(|stanza| stanza.name == name) {
+    for stanza in interfaces.of(name) {
         if !["manual", "none"].contains(&stanza.method.as_str()) {
             let text = format!(
                 "{}: iface {name} {} {}: addresses of a slave are left out",
@@ -276,7 +269,7 @@ fn option(draft: &mut Draft, key: &Key) -> Result<(), ConfigError> {
             draft.note(&key.origin, text);
         }
         "queue_id" => queue_ids(draft, key)?,
-        "arp_ip_target" | "ns_ip6_target" => targets(draft, &option, key),
+        "arp_ip_target" | "ns_ip6_target" => targets(draft, &option, key)?,
         "use_carrier" => {
             let is_on = super::time::boolean(&key.value).ok_or_else(|| key.bad_value("yes or no"))?;
             draft.set(&option, u8::from(is_on), text, &key.origin);
@@ -313,12 +306,12 @@ fn plain(draft: &mut Draft, option: &str, key: &Key) {
     draft.set(option, &key.value, text, &key.origin);
 }
 
-fn targets(draft: &mut Draft, option: &str, key: &Key) {
+fn targets(draft: &mut Draft, option: &str, key: &Key) -> Result<(), ConfigError> {
     let text = key.text();
     for target in key.value.split([' ', '\t', ',']) {
         let target = target.trim_start_matches('+');
         if !target.is_empty() {
-            draft.add(option, target, &text, &key.origin);
+            draft.target(option, target, &text, &key.origin)?;
         }
     }
     if key.value.contains(',') {
@@ -328,6 +321,7 @@ fn targets(draft: &mut Draft, option: &str, key: &Key) {
         );
         draft.note(&key.origin, text);
     }
+    Ok(())
 }
 
 /// Reads `bond-queue-id eth0:1 eth1:2`.

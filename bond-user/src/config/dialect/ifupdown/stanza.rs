@@ -1,7 +1,7 @@
 //! Reads `interfaces` files into stanzas, and follows `source` and `source-directory`.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     path::{Component, Path, PathBuf},
 };
 
@@ -32,7 +32,7 @@ pub(super) struct Key {
 impl Key {
     /// Returns the key as its file has it.
     pub(super) fn text(&self) -> String {
-        format!("{} {}", self.name, shortened(&self.value))
+        format!("{} {}", shortened(&self.name), shortened(&self.value))
     }
 
     pub(super) fn bad_value(&self, wanted: &str) -> ConfigError {
@@ -62,13 +62,40 @@ pub(super) struct Stanza {
     pub(super) keys: Vec<Key>,
 }
 
+impl Stanza {
+    /// Returns the key that makes this interface a slave.
+    pub(super) fn master(&self) -> Option<&Key> {
+        self.keys.iter().find(|key| key.name == "bond-master")
+    }
+}
+
+/// The most patterns of interfaces that come up at boot.
+const MOST_PATTERNS: usize = 1024;
+
 /// What all files say.
 #[derive(Default)]
 pub(super) struct Interfaces {
     pub(super) stanzas: Vec<Stanza>,
-    /// Names and patterns of interfaces that come up at boot, or when they appear.
-    pub(super) automatic: HashSet<String>,
+    /// The places of an interface's stanzas.
+    places: HashMap<String, Vec<usize>>,
+    /// Interfaces that come up at boot, or when they appear.
+    automatic: HashSet<String>,
+    /// Patterns of such interfaces.
+    patterns: Vec<glob::Pattern>,
     pub(super) notes: Vec<Note>,
+}
+
+impl Interfaces {
+    /// Returns the stanzas of an interface, in their order.
+    pub(super) fn of(&self, name: &str) -> impl Iterator<Item = &Stanza> {
+        let places = self.places.get(name).map(Vec::as_slice).unwrap_or_default();
+        places.iter().filter_map(|place| self.stanzas.get(*place))
+    }
+
+    /// Whether an interface comes up at boot, or when it appears.
+    pub(super) fn is_automatic(&self, name: &str) -> bool {
+        self.automatic.contains(name) || self.patterns.iter().any(|pattern| pattern.matches(name))
+    }
 }
 
 /// Reads a file and those that it sources.
@@ -97,7 +124,10 @@ impl Reader<'_> {
         let text = self.files.text(path)?;
         self.open.push(path.to_owned());
         let mut in_iface = false;
-        for (line, text) in lines(&text) {
+        let lines =
+            files::lines(path, &text, true, |line, is_continued| !is_continued && line.starts_with('#'))?;
+        self.files.count(lines.len(), path)?;
+        for (line, text) in lines {
             let origin = at(path, line);
             let (word, rest) = split(&text);
             match word {
@@ -107,7 +137,7 @@ impl Reader<'_> {
                     continue;
                 }
                 "source" | "source-directory" => self.source(word, rest, path, &origin)?,
-                "auto" => self.automatic(rest),
+                "auto" => self.automatic(rest, &origin)?,
                 "mapping" | "rename" | "no-scripts" | "no-auto-down" | "template" | "no-scripts-in" => {
                     let text =
                         format!("{}: not followed: names are taken as they are written", shortened(&text));
@@ -115,7 +145,7 @@ impl Reader<'_> {
                         self.interfaces.notes.push(differs(&origin, text));
                     }
                 }
-                _ if word.starts_with("allow-") => self.automatic(rest),
+                _ if word.starts_with("allow-") => self.automatic(rest, &origin)?,
                 _ if in_iface => {
                     self.key(word, rest, origin);
                     continue;
@@ -133,8 +163,20 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn automatic(&mut self, names: &str) {
-        self.interfaces.automatic.extend(names.split_whitespace().map(str::to_owned));
+    /// Reads the words of `auto`. Behind a slash they are patterns: `/bond*`, also with a second slash and numbers.
+    fn automatic(&mut self, names: &str, origin: &Origin) -> Result<(), ConfigError> {
+        for name in names.split_whitespace() {
+            let Some(pattern) = name.strip_prefix('/').and_then(|rest| rest.split('/').next()) else {
+                self.interfaces.automatic.insert(name.to_owned());
+                continue;
+            };
+            self.interfaces.patterns.extend(glob::Pattern::new(pattern).ok());
+            if self.interfaces.patterns.len() > MOST_PATTERNS {
+                let text = format!("more than {MOST_PATTERNS} patterns of interfaces, the limit");
+                return Err(ConfigError::new(origin.clone(), Problem::Unsupported(text)));
+            }
+        }
+        Ok(())
     }
 
     fn iface(&mut self, rest: &str, origin: Origin) -> Result<(), ConfigError> {
@@ -152,6 +194,7 @@ impl Reader<'_> {
             self.interfaces.notes.push(differs(&origin, text));
         }
         let (name, keys) = (name.to_owned(), Vec::new());
+        self.interfaces.places.entry(name.clone()).or_default().push(self.interfaces.stanzas.len());
         self.interfaces.stanzas.push(Stanza { name, family, method, origin, keys });
         Ok(())
     }
@@ -227,29 +270,6 @@ fn matching(path: &Path) -> Result<Vec<PathBuf>, ConfigError> {
     }
     let Ok(pattern) = glob::Pattern::new(name) else { return Ok(Vec::new()) };
     files::entries(directory, |name| !name.starts_with('.') && pattern.matches(name))
-}
-
-/// Returns the lines that are no comments, each with the number of its first one.
-fn lines(text: &str) -> Vec<(usize, String)> {
-    let mut lines = Vec::new();
-    let mut open: Option<(usize, String)> = None;
-    for (number, line) in text.lines().enumerate() {
-        let trimmed = line.trim();
-        if open.is_none() && (trimmed.is_empty() || trimmed.starts_with('#')) {
-            continue;
-        }
-        let (first, mut joined) = open.take().unwrap_or((number + 1, String::new()));
-        let continued = trimmed.strip_suffix('\\');
-        joined.push_str(continued.unwrap_or(trimmed));
-        if continued.is_some() {
-            joined.push(' ');
-            open = Some((first, joined));
-        } else {
-            lines.push((first, joined));
-        }
-    }
-    lines.extend(open);
-    lines
 }
 
 fn split(line: &str) -> (&str, &str) {

@@ -9,13 +9,13 @@ pub(super) mod network;
 use std::path::{Path, PathBuf};
 
 use self::network::Network;
-pub(super) use self::network::prefix;
+pub(super) use self::{netdev::word, network::prefix};
 use super::{
-    draft::{differs, gather},
+    draft::{check_number, differs, gather},
     files::{self, Files, at_file},
     ini::{self, Entry, Rules},
 };
-use crate::config::{Config, ConfigError, Note, Problem};
+use crate::config::{Config, ConfigError, Note, Origin, Problem};
 
 /// The directories of networkd, the first of which wins.
 pub(super) const DIRECTORIES: &[&str] = &[
@@ -39,8 +39,13 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Config, ConfigError> {
     let (mut files, mut notes) = (Files::default(), Vec::new());
     let mut netdevs = units(paths, ".netdev", &mut files, &mut notes)?;
     netdevs.retain(|unit| unit.last("NetDev", "Kind").is_some_and(|kind| kind.value == "bond"));
+    check_number(netdevs.len(), || Origin::File {
+        path: paths.first().cloned().unwrap_or_default(),
+        line: None,
+    })?;
     let networks = units(paths, ".network", &mut files, &mut notes)?;
     let networks: Vec<_> = networks.into_iter().map(Network::new).collect();
+    network::check_names(&networks)?;
     let bonds = netdevs.iter().map(|unit| bond(unit, &networks, &mut notes)).collect();
     let known: Vec<_> = netdevs.iter().filter_map(|unit| unit.last("NetDev", "Name")).collect();
     for network in &networks {
@@ -120,6 +125,7 @@ fn units(
             entries
                 .extend(found.into_iter().map(|entry| Entry { instance: first + entry.instance, ..entry }));
         }
+        files.count(entries.len(), &path)?;
         units.push(Unit { path, entries });
     }
     Ok(units)

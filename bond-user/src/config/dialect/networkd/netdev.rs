@@ -44,7 +44,44 @@ const OF_OTHER_MODES: &[&str] = &[
     "AdActorSystem",
 ];
 
+/// The words that networkd takes for an option. Other values, also the driver's own numbers and words, are ignored.
+const TAKEN: &[(&str, &[&str])] = &[
+    (
+        "mode",
+        &["balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"],
+    ),
+    ("fail_over_mac", &["none", "active", "follow"]),
+    ("arp_validate", &["none", "active", "backup", "all"]),
+    ("arp_all_targets", &["any", "all"]),
+    ("primary_reselect", &["always", "better", "failure"]),
+];
+
 const TIME: &str = "a time span like 100ms";
+
+/// Sets an option to a word, if networkd takes it. `text`: the key and value in the words of the file.
+///
+/// # Errors
+/// networkd ignores the mode, which is another one then.
+pub(in crate::config::dialect) fn word(
+    draft: &mut Draft,
+    option: &str,
+    value: &str,
+    text: String,
+    origin: &Origin,
+) -> Result<(), ConfigError> {
+    let taken = TAKEN.iter().find(|(known, _)| *known == option).map(|(_, words)| *words);
+    let Some(words) = taken.filter(|words| !words.contains(&value)) else {
+        draft.set(option, value, text, origin);
+        return Ok(());
+    };
+    let ignored = format!("{}: {text}: networkd ignores it; it takes {}", draft.name, words.join(", "));
+    if option == "mode" {
+        let why = format!("{ignored}; no mode means balance-rr: write active-backup");
+        return Err(ConfigError::new(origin.clone(), Problem::Unsupported(why)));
+    }
+    draft.note(origin, format!("{ignored}: left out"));
+    Ok(())
+}
 
 /// Reads the options of a bond.
 ///
@@ -61,7 +98,7 @@ pub(super) fn draft(unit: &Unit) -> Result<Draft, ConfigError> {
             ("NetDev", "Name" | "Kind" | "Description") => {}
             ("NetDev", "MTUBytes") => draft.mtu = mtu(entry)?,
             ("NetDev", "MACAddress") => draft.mac = mac(entry)?,
-            ("Bond", "ARPIPTargets") => targets(&mut draft, entry),
+            ("Bond", "ARPIPTargets") => targets(&mut draft, entry)?,
             ("Bond", "AllSlavesActive") => {
                 let value = time::boolean(&entry.value).ok_or_else(|| entry.bad_value("yes or no"))?;
                 draft.set("all_slaves_active", u8::from(value), entry.text(), &entry.origin);
@@ -82,12 +119,12 @@ pub(super) fn draft(unit: &Unit) -> Result<Draft, ConfigError> {
 }
 
 fn option(draft: &mut Draft, key: &str, entry: &Entry) -> Result<(), ConfigError> {
-    let word = WORDS.iter().find(|(name, _)| *name == key);
+    let known = WORDS.iter().find(|(name, _)| *name == key);
     let span = TIMES.iter().find(|(name, _)| *name == key);
-    match (word, span) {
+    match (known, span) {
         // An empty assignment is no value of these, which networkd ignores.
         _ if entry.value.is_empty() => {}
-        (Some((_, option)), _) => draft.set(option, &entry.value, entry.text(), &entry.origin),
+        (Some((_, option)), _) => word(draft, option, &entry.value, entry.text(), &entry.origin)?,
         (_, Some((_, option))) => {
             let ms = time::milliseconds(&entry.value).ok_or_else(|| entry.bad_value(TIME))?;
             draft.set(option, ms, entry.text(), &entry.origin);
@@ -121,7 +158,7 @@ fn option(draft: &mut Draft, key: &str, entry: &Entry) -> Result<(), ConfigError
 }
 
 /// Adds targets. networkd takes blanks between them, and ignores what has commas.
-fn targets(draft: &mut Draft, entry: &Entry) {
+fn targets(draft: &mut Draft, entry: &Entry) -> Result<(), ConfigError> {
     if entry.value.is_empty() {
         draft.unset("arp_ip_target");
     }
@@ -134,8 +171,9 @@ fn targets(draft: &mut Draft, entry: &Entry) {
         draft.note(&entry.origin, text);
     }
     for target in entry.value.split([',', ' ', '\t']).filter(|target| !target.is_empty()) {
-        draft.add("arp_ip_target", target, entry.text(), &entry.origin);
+        draft.target("arp_ip_target", target, entry.text(), &entry.origin)?;
     }
+    Ok(())
 }
 
 /// Returns an MTU; `None` for an empty assignment.

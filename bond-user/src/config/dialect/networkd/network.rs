@@ -5,12 +5,8 @@ use ipnet::IpNet;
 
 use super::{Unit, netdev};
 use crate::config::{
-    ConfigError, Destination, Note, Origin, Route, SlaveConfig,
-    dialect::{
-        draft::{Draft, OnLink},
-        ini::Entry,
-        time,
-    },
+    ConfigError, Destination, Note, Origin, Problem, Route, SlaveConfig,
+    dialect::{draft::Draft, ini::Entry, time},
 };
 
 /// Keys of `[Network]` that name a device above the bond.
@@ -19,26 +15,63 @@ const ABOVE: &[&str] = &["VLAN", "MACVLAN", "MACVTAP", "IPVLAN", "IPVTAP", "VXLA
 /// Values of a gateway that come from the network.
 const DYNAMIC: &[&str] = &["_dhcp", "_dhcp4", "_dhcp6", "_ipv6ra"];
 
+/// The most names and patterns of all `.network` files: each slave is compared with those before it.
+const MOST_NAMES: usize = 4096;
+
+/// A name or a pattern of `[Match]`.
+struct Name {
+    text: String,
+    origin: Origin,
+    /// The pattern, without the mark that excludes what it fits; `None` of a plain name.
+    pattern: Option<glob::Pattern>,
+    excludes: bool,
+}
+
+impl Name {
+    fn new(text: &str, origin: &Origin) -> Self {
+        let (excludes, pattern) = text.strip_prefix('!').map_or((false, text), |pattern| (true, pattern));
+        // A pattern that is none fits nothing, as a name with such characters.
+        let is_pattern = pattern.contains(['*', '?', '[']);
+        let pattern = is_pattern.then(|| glob::Pattern::new(pattern).ok()).flatten();
+        Self { text: text.to_owned(), origin: origin.clone(), pattern, excludes }
+    }
+
+    fn fits(&self, name: &str) -> bool {
+        match &self.pattern {
+            Some(pattern) => pattern.matches(name),
+            None => self.text.strip_prefix('!').unwrap_or(&self.text) == name,
+        }
+    }
+}
+
 /// A `.network` file.
 pub(super) struct Network {
     unit: Unit,
     /// The names that it fits, some of them with wildcards.
-    names: Vec<(String, Origin)>,
-    /// Whether it fits by names only.
-    by_name: bool,
+    names: Vec<Name>,
+    /// The kinds of devices that it fits (`Kind=`), and their types (`Type=`). A bond is both a bond.
+    kinds: [Vec<Name>; 2],
+    /// Another condition, if there is one.
+    condition: Option<Entry>,
 }
 
 impl Network {
     pub(super) fn new(unit: Unit) -> Self {
         let words = |entry: &Entry| {
-            let origin = entry.origin.clone();
-            let words = entry.value.split_whitespace().map(|word| word.trim_matches('"').to_owned());
-            words.map(|word| (word, origin.clone())).collect::<Vec<_>>()
+            // The mark is that of the whole list.
+            let (mark, list) = entry.value.strip_prefix('!').map_or(("", &*entry.value), |list| ("!", list));
+            let words = list.split_whitespace().map(|word| format!("{mark}{}", word.trim_matches('"')));
+            words.map(|word| Name::new(&word, &entry.origin)).collect::<Vec<_>>()
         };
         let names = unit.all("Match", "Name").into_iter().flat_map(words).collect();
-        let others = unit.entries.iter().filter(|entry| entry.section == "Match" && entry.key != "Name");
-        let by_name = others.into_iter().all(|entry| entry.value.is_empty());
-        Self { unit, names, by_name }
+        let kinds = ["Kind", "Type"].map(|key| unit.all("Match", key).into_iter().flat_map(words).collect());
+        let is_condition = |entry: &&Entry| {
+            entry.section == "Match"
+                && !["Name", "Kind", "Type"].contains(&entry.key.as_str())
+                && !entry.value.is_empty()
+        };
+        let condition = unit.entries.iter().find(is_condition).cloned();
+        Self { unit, names, kinds, condition }
     }
 
     /// Returns the assignment that makes the file one of slaves.
@@ -46,18 +79,39 @@ impl Network {
         self.unit.last("Network", "Bond")
     }
 
-    /// Whether the file certainly fits an interface of this name.
+    /// Whether the file certainly fits an interface of this name, whatever it is.
     fn fits(&self, name: &str) -> bool {
-        let (excluded, wanted): (Vec<_>, Vec<_>) = self
-            .names
-            .iter()
-            .map(|(pattern, _)| pattern.as_str())
-            .partition(|pattern| pattern.starts_with('!'));
-        let like = |pattern: &str| glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches(name));
-        let is_excluded = excluded.iter().any(|pattern| like(pattern.trim_start_matches('!')));
-        self.by_name
-            && !is_excluded
-            && (wanted.iter().any(|pattern| like(pattern)) || wanted.is_empty() && !excluded.is_empty())
+        self.condition.is_none() && self.kinds.iter().all(Vec::is_empty) && fits(&self.names, name)
+    }
+
+    /// Whether the file fits a bond of this name, if its other conditions are met.
+    fn may_fit_bond(&self, name: &str) -> bool {
+        let lists = self.kinds.iter().map(|kinds| (kinds, "bond")).chain([(&self.names, name)]);
+        let mut given = lists.filter(|(list, _)| !list.is_empty()).peekable();
+        given.peek().is_some() && given.all(|(list, text)| fits(list, text))
+    }
+}
+
+/// Whether a list of `[Match]` fits a text: one of its patterns does, unless all exclude something, and none excludes it.
+fn fits(list: &[Name], text: &str) -> bool {
+    let among = |excluded: bool| list.iter().filter(move |pattern| pattern.excludes == excluded);
+    let is_all_but = among(false).next().is_none() && !list.is_empty();
+    (is_all_but || among(false).any(|pattern| pattern.fits(text)))
+        && !among(true).any(|pattern| pattern.fits(text))
+}
+
+/// Checks how many names the files have together.
+///
+/// # Errors
+/// They are too many; the error has the line with which they are.
+pub(super) fn check_names(networks: &[Network]) -> Result<(), ConfigError> {
+    match networks.iter().flat_map(|network| &network.names).nth(MOST_NAMES) {
+        None => Ok(()),
+        Some(name) => {
+            let text =
+                format!("with this line, the files have more than {MOST_NAMES} names in [Match], the limit");
+            Err(ConfigError::new(name.origin.clone(), Problem::Unsupported(text)))
+        }
     }
 }
 
@@ -81,7 +135,7 @@ pub(super) fn add_slaves(
                 );
                 draft.note(&of.origin, text);
             } else {
-                draft.slave(slave, of.origin.clone());
+                draft.slave(slave, of.origin.clone())?;
             }
         }
         notes.extend(left_out_of_slaves(network));
@@ -93,7 +147,7 @@ pub(super) fn add_slaves(
 fn slaves_of(draft: &mut Draft, network: &Network) -> Result<Vec<SlaveConfig>, ConfigError> {
     let unit = &network.unit;
     let mut names = Vec::new();
-    for (name, origin) in &network.names {
+    for Name { text: name, origin, .. } in &network.names {
         if name.contains(['*', '?', '[', '!']) {
             let text = format!(
                 "{}: Name={name} fits several NICs, and which of them there are is not in the file: left out; add their \
@@ -175,7 +229,19 @@ fn left_out_of_slaves(network: &Network) -> Vec<Note> {
 
 /// Adds the addresses and routes of the file that fits the bond.
 pub(super) fn add_network(draft: &mut Draft, networks: &[Network]) -> Result<(), ConfigError> {
-    let Some(network) = networks.iter().find(|network| network.fits(&draft.name)) else { return Ok(()) };
+    let (mut chosen, name) = (None, draft.name.clone());
+    for network in networks.iter().filter(|network| network.may_fit_bond(&name)) {
+        let Some(condition) = &network.condition else {
+            chosen = Some(network);
+            break;
+        };
+        let text = format!(
+            "{name}: [Match] {}: whether this fits {name} is not in the files: left out",
+            condition.text()
+        );
+        draft.note(&condition.origin, text);
+    }
+    let Some(network) = chosen else { return Ok(()) };
     let mut instances: Vec<&[Entry]> =
         network.unit.entries.chunk_by(|a, b| a.instance == b.instance).collect();
     for entries in &mut instances {
@@ -268,7 +334,7 @@ fn address(draft: &mut Draft, entry: &Entry) -> Result<(), ConfigError> {
             format!("{}: {}: networkd chooses an address itself; xbond does not", draft.name, entry.text());
         draft.note(&entry.origin, text);
     } else {
-        draft.addresses.push((address, entry.origin.clone()));
+        draft.address(address, entry.origin.clone())?;
     }
     Ok(())
 }
@@ -322,12 +388,12 @@ fn route(draft: &mut Draft, entries: &[Entry]) -> Result<(), ConfigError> {
     let routes = draft.routes.len();
     match last("Gateway") {
         Some(entry) => gateway(draft, entry, to, metric)?,
-        None => draft.routes.push((Route { to, via: None, metric }, first.origin.clone())),
+        None => draft.route(Route { to, via: None, metric }, first.origin.clone())?,
     }
     if let Some(key) = on_link.filter(|_| flag == Some(true)) {
-        let added = draft.routes.split_off(routes);
-        let on_link = added.into_iter().map(|(route, origin)| OnLink { route, origin, key: key.text() });
-        draft.on_link.extend(on_link);
+        for (route, origin) in draft.routes.split_off(routes) {
+            draft.route_on_link(route, origin, key.text())?;
+        }
     }
     Ok(())
 }
@@ -348,8 +414,7 @@ fn gateway(
         return Ok(());
     }
     let via = Some(entry.parsed("an address without a prefix length")?);
-    draft.routes.push((Route { to, via, metric }, entry.origin.clone()));
-    Ok(())
+    draft.route(Route { to, via, metric }, entry.origin.clone())
 }
 
 /// Parses a destination; a host has no prefix length, and `default` stands for all addresses.
