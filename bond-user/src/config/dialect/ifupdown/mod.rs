@@ -296,14 +296,16 @@ fn plain(draft: &mut Draft, option: &str, key: &Key) {
     if NOT_OF_IFENSLAVE.contains(&option) {
         draft.note(&key.origin, format!("{}: {text}: ifenslave ignores it; xbond does not", draft.name));
     }
-    if let Some(earlier) = draft.option(option).filter(|earlier| *earlier != key.value).map(str::to_owned) {
-        let text = format!(
-            "{}: {text}: given before as {earlier}, which ifupdown would join to it; this one is read",
-            draft.name
-        );
-        draft.note(&key.origin, text);
+    match draft.option(option).map(str::to_owned) {
+        None => draft.set(option, &key.value, text, &key.origin),
+        Some(earlier) if earlier == key.value => {}
+        Some(earlier) => {
+            // As lines of one text, of which the driver takes the first.
+            let text =
+                format!("{}: {text}: given before as {earlier}, which remains, as with ifupdown", draft.name);
+            draft.note(&key.origin, text);
+        }
     }
-    draft.set(option, &key.value, text, &key.origin);
 }
 
 fn targets(draft: &mut Draft, option: &str, key: &Key) -> Result<(), ConfigError> {
