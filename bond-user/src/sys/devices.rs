@@ -2,7 +2,7 @@
 //!
 //! The code above (enslaving, restoring, layer 3, bring-up, adoption, reload) is written for any [`Devices`].
 //! [`super::KernelDevices`] is the implementation for a network namespace; tests have a kernel in memory
-//! ([`super::fake`]) that fails at the calls that they choose.
+//! (`sys::fake`) that fails at the calls that they choose.
 
 use std::{fmt, io, net::IpAddr, path::Path};
 

@@ -99,7 +99,7 @@ pub(super) struct PathCheck {
     pub(super) is_asked: bool,
     /// The number of times that it was read.
     pub(super) checks: u32,
-    /// [`Worker::hook_changes`] as of the last time that hooks were read.
+    /// `hook_changes` of the worker as of the last time that hooks were read.
     pub(super) hook_changes_seen: u64,
     pub(super) notes: Notes,
 }
