@@ -29,7 +29,10 @@ fn assert_read(dialect: Dialect, directory: &Path, what: &str) -> Result<Config,
     match &result {
         Err(error) => {
             let text = error.to_string();
-            assert!(text.starts_with(&directory.display().to_string()), "{dialect}: {what}: {text}");
+            // A changed `source` line of ifupdown may name files elsewhere.
+            let is_named = text.starts_with(&directory.display().to_string())
+                || dialect == Dialect::Ifupdown && text.starts_with('/');
+            assert!(is_named, "{dialect}: {what}: {text}");
             assert!(text.len() < 16 * 1024, "{dialect}: {what}: an error of {} bytes", text.len());
         }
         Ok(config) => {
