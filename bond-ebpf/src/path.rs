@@ -82,7 +82,7 @@ pub fn note(packet: &impl Packet, slot: Slot, word: ActiveWord) -> bool {
 #[inline(always)]
 pub fn lap(ctx: &TcContext) -> i32 {
     let (Some(entry), Some(state)) = (maps::path_monitor(), maps::path_state()) else { return TC_ACT_UNSPEC };
-    if entry.interval == 0 || PathList::from_bits(entry.list).count == 0 {
+    if !entry.is_on() {
         // What nothing probes any more is not known to have failed.
         // SAFETY: map values live as long as the program runs, and only this program writes this one.
         let state = unsafe { &mut *state };
@@ -117,8 +117,8 @@ fn monitor(ctx: &TcContext, state: &mut PathState, lap: &PathLap<'_>) -> bool {
     // SAFETY: as in `lap`. Programs of slaves store single words of it meanwhile.
     let heard = unsafe { heard.read_volatile() };
     state.hear(active, &heard, lap);
-    if state.takes_look(lap) {
-        look(active, state, heard.arps, lap);
+    if state.is_count_due(lap) {
+        count(active, state, heard.arps, lap);
     }
     if state.is_due(lap) && judge(active, state, lap) {
         return false;
@@ -149,16 +149,16 @@ const MOST_CPUS: u32 = 8192;
 
 /// Compares what the active slave sends with what it receives.
 #[inline(never)]
-fn look(active: Slot, state: &mut PathState, answers: u64, lap: &PathLap<'_>) {
+fn count(active: Slot, state: &mut PathState, answers: u64, lap: &PathLap<'_>) {
     let mut counting = Counting { slot: active.index() as u32, sent: 0, received: 0 };
     // SAFETY: the callback gets a pointer to `counting`, which outlives the call.
     unsafe { bpf_loop(MOST_CPUS, count_next as *mut c_void, (&raw mut counting).cast(), 0) };
-    state.look(counting.sent, counting.received.wrapping_sub(answers), lap);
+    state.take_counts(counting.sent, counting.received.wrapping_sub(answers), lap);
 }
 
 /// Adds the counters of a CPU. Called by the kernel's loop; 1: end.
 extern "C" fn count_next(cpu: u32, counting: *mut c_void) -> c_long {
-    // SAFETY: `look` passes a pointer to this, which nothing else uses during the call.
+    // SAFETY: `count` passes a pointer to this, which nothing else uses during the call.
     let counting = unsafe { &mut *counting.cast::<Counting>() };
     let Some(stats) = maps::stats_of_cpu(counting.slot, cpu) else { return 1 };
     // SAFETY: a map value lives as long as the program runs; another CPU counts in it meanwhile, by single words.

@@ -126,7 +126,7 @@ fn no_slave_fails(options: &[&str], judge: Judge, load: bool, time: Duration) {
     xbond.stop().unwrap();
 }
 
-/// With each monitor, and whoever judges.
+/// With each monitor, judged by the agent and by the tick.
 fn no_slave_fails_in(load: bool, time: Duration) {
     let target = format!("arp_ip_target={PEER_V4}");
     // Answers that full backlogs drop are lost indeed, and some are in succession.

@@ -33,8 +33,8 @@ const BURST: u64 = 3;
 const LEARNED: u64 = 3;
 /// The time from one probe of a slave that is suspected to the next, in nanoseconds, if `path_interval` is longer.
 const FAST: u64 = 20_000_000;
-/// The time from one look at the counters of the active slave to the next, in nanoseconds.
-const LOOK: u64 = 50_000_000;
+/// The time from one reading of the counters of the active slave to the next, in nanoseconds.
+const COUNT_INTERVAL: u64 = 50_000_000;
 /// A slave that received unicast before is suspected after this silence, in nanoseconds, if it has sent [`ENOUGH`] frames.
 const SUSPICIOUS: u64 = 100_000_000;
 const ENOUGH: u64 = 10;
@@ -126,17 +126,17 @@ impl PathState {
         if self.echo == 0 && interval < PathEntry::ARP_INTERVAL { PathEntry::ARP_INTERVAL } else { interval }
     }
 
-    /// Returns whether the counters of the active slave are read, and notes that they are.
+    /// Returns whether it is time to read the counters of the active slave, for [`Self::take_counts`].
     #[inline(always)]
-    pub const fn takes_look(&self, lap: &PathLap<'_>) -> bool {
-        lap.now.saturating_sub(self.counted_at) >= LOOK
+    pub const fn is_count_due(&self, lap: &PathLap<'_>) -> bool {
+        lap.now.saturating_sub(self.counted_at) >= COUNT_INTERVAL
     }
 
     /// Takes the frames that the active slave has sent, and the unicast frames that it has received, less the answers of the
     /// targets, modulo 2^64. If it sends and receives none where it did before, it is probed fast. That alone leaves no slave:
     /// other hosts may have ended.
     #[inline(always)]
-    pub fn look(&mut self, sent: u64, received: u64, lap: &PathLap<'_>) {
+    pub fn take_counts(&mut self, sent: u64, received: u64, lap: &PathLap<'_>) {
         let is_first = self.counted_at == 0;
         self.counted_at = lap.now;
         // What is read between the counts of an answer seems to be less.
@@ -304,7 +304,7 @@ impl PathState {
         let was_lost = self.lost & bit != 0;
         *streak = (*streak + 1) * (has_answered & !was_lost) as u64;
         self.lost &= !bit;
-        // While nobody is heard, the target does not answer rather than this backup.
+        // While no slave is heard, it is the target that does not answer, not this backup.
         let is_missing =
             *asked_at != 0 && !has_answered && self.heard_at >= *asked_at && self.answering & bit == 0;
         let keeps = (has_link & !has_answered & !was_lost) as u64;
@@ -557,8 +557,8 @@ mod tests {
             let Some(active) = self.state.follow(&lap) else { return };
             let heard = self.heard[active.index()];
             self.state.hear(active, &heard, &lap);
-            if self.state.takes_look(&lap) {
-                self.state.look(self.sent, self.received, &lap);
+            if self.state.is_count_due(&lap) {
+                self.state.take_counts(self.sent, self.received, &lap);
             }
             if self.state.is_due(&lap) && self.judge(active, &lap) {
                 return;

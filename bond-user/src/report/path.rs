@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use bond_common::{
     abi::{ActiveWord, Slot},
     mac::Mac,
-    path::layout::{PathEntry, PathHeard, PathList, PathMethod, PathState, of_pair},
+    path::layout::{PathEntry, PathHeard, PathMethod, PathState, of_pair},
 };
 
 use super::{moment::monotonic, receipt::SilentPath, wording};
@@ -27,15 +27,8 @@ impl<'a> Moment<'a> {
     fn read(maps: &'a Maps) -> Option<Self> {
         let path = maps.clock()?.path();
         let entry = path.entry();
-        let has_targets = PathList::from_bits(entry.list).count > 0;
         let now = u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX);
-        (entry.interval > 0 && has_targets).then(|| Self {
-            maps,
-            entry,
-            state: path.state(),
-            word: maps.active(),
-            now,
-        })
+        entry.is_on().then(|| Self { maps, entry, state: path.state(), word: maps.active(), now })
     }
 
     fn heard(&self, slot: Slot) -> PathHeard {

@@ -16,7 +16,7 @@ pub enum WordChange {
     MayFailOver,
 }
 
-/// Shared by the engine's thread, which changes and follows ACTIVE, and the bond's task, which writes receipts.
+/// Shared by the engine's thread, which changes and follows ACTIVE, and the worker, which writes receipts.
 pub struct Ledger {
     mirror: Arc<MapMirror>,
     open: Mutex<Open>,

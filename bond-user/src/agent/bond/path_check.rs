@@ -60,7 +60,7 @@ pub(super) struct Filters {
     pub(super) names: Vec<&'static str>,
 }
 
-/// What is to be read, without the bond's task.
+/// What is to be read, without the worker.
 pub(super) struct Question {
     pub(super) bond: String,
     pub(super) devices: Arc<dyn Devices>,

@@ -1,4 +1,4 @@
-//! When a change is done: the engine has nothing pending, the bond's task has carried out what was asked for, and
+//! When a change is done: the engine has nothing pending, the worker has carried out what was asked for, and
 //! every failover has its record.
 
 use std::time::Duration;
@@ -73,7 +73,7 @@ impl Agent {
     }
 }
 
-/// Waits until the bond's task has done everything that it was asked for before, and every failover has its record.
+/// Waits until the worker has done everything that it was asked for before, and every failover has its record.
 async fn carried_out(work: &WorkQueue) -> Result<(), Stopping> {
     work.ask(|reply| Request::AwaitRecords { reply }).await
 }

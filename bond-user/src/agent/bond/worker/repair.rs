@@ -173,7 +173,7 @@ impl Worker {
         self.slaves.iter().filter_map(named).collect()
     }
 
-    /// How the bond needs its devices: what `sys::enslave`, `take_port` and `make_pair` have set, and what the bond's task
+    /// How the bond needs its devices: what `sys::enslave`, `take_port` and `make_pair` have set, and what the worker
     /// has changed since.
     fn wanted_devices(&self, port: &str, bond: Option<&str>, slaves: &[Checked]) -> Vec<Wanted> {
         let own = || vec![LinkSetting::Allmulti(true), LinkSetting::AddrGenMode(In6AddrGenMode::None)];
