@@ -294,7 +294,7 @@ fn ipvlans_here_and_in_other_namespaces_are_announced() {
     if let Some(reason) = no_ipvlan() {
         return common::skip(reason);
     }
-    let _turn = concurrently();
+    let Some(_turn) = alone() else { return };
     for datapath in DATAPATHS {
         everything_behind_is_announced(datapath, Above::Ipvlans);
     }
@@ -450,7 +450,7 @@ fn an_ipvlan_in_another_namespace_is_announced_under_the_bonds_mac() {
     if let Some(reason) = no_ipvlan() {
         return common::skip(reason);
     }
-    let _turn = concurrently();
+    let Some(_turn) = alone() else { return };
     address_in_another_namespace_is_announced("ipvlan mode l2");
 }
 
