@@ -90,10 +90,10 @@ fn main() -> Result<ExitCode> {
         None => all(&arguments.options)?,
         Some(Verb::All(options)) => all(options)?,
         Some(Verb::Hotpath(options)) => vec![hotpath::run(options)?],
-        Some(Verb::Host(arguments)) => vec![run_where("host", arguments)?],
+        Some(Verb::Host(placed)) => vec![run_where("host", placed, &[])?],
         Some(Verb::Failover(arguments)) => vec![failover::run(arguments)?],
         Some(Verb::Clock(arguments)) => vec![clock::run(arguments)?],
-        Some(Verb::Forward(arguments)) => vec![run_where("forward", arguments)?],
+        Some(Verb::Forward(placed)) => vec![run_where("forward", placed, &[])?],
         Some(Verb::Agent(options)) => vec![agent::run(options)?],
         Some(Verb::Report) => bail!("drawn above"),
     };
@@ -112,8 +112,8 @@ fn all(options: &Options) -> Result<Vec<Run>> {
     let clock = clock::ClockArguments::of(each.clone());
     let runs = vec![
         hotpath::run(&each)?,
-        run_where("host", &here)?,
-        run_where("forward", &here)?,
+        run_where("host", &here, &[])?,
+        run_where("forward", &here, &[])?,
         agent::run(&each)?,
         failover::run(&failover)?,
         clock::run(&clock)?,
@@ -122,23 +122,17 @@ fn all(options: &Options) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-/// Runs a benchmark's program here, or in the guest together with the kernel's drivers: only what the guest's kernel
-/// has is compared, and only within the guest.
-fn run_where(verb: &str, placed: &Placed) -> Result<Run> {
+/// Runs a benchmark's program with these `arguments` here, or in the guest together with the kernel's drivers: only what
+/// the guest's kernel has is compared, and only within the guest.
+fn run_where(verb: &str, placed: &Placed, arguments: &[&str]) -> Result<Run> {
     let Placed { options, vm, kernel } = placed;
+    let arguments = options.quick.then_some("--quick").into_iter().chain(arguments.iter().copied());
     if !vm {
         let mut command = Command::new(program(verb)?);
-        command.env("XBOND_BIN", machine::xbond()?).args(options.quick.then_some("--quick"));
+        command.env("XBOND_BIN", machine::xbond()?).args(arguments);
         return conclude(verb, options, measure(&mut command)?);
     }
-    run_in_guest(verb, options, kernel, &[])
-}
-
-/// Runs a benchmark's program with these `arguments` in the guest, and stores its results.
-fn run_in_guest(verb: &str, options: &Options, kernel: &str, arguments: &[&str]) -> Result<Run> {
-    let mut words = vec!["--drivers"];
-    words.extend(options.quick.then_some("--quick"));
-    words.extend(arguments);
+    let words: Vec<_> = ["--drivers"].into_iter().chain(arguments).collect();
     let (kernel, lines) = vm::bench(kernel, &program(verb)?, &words)?;
     let result = lines.iter().find_map(|line| Measured::parse(line));
     let measured = result.context("the benchmark in the guest ended without a result")??;

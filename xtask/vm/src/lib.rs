@@ -356,8 +356,7 @@ fn test(kernel: &Kernel, xbond: &Path, (name, program): (&str, &Path), runner: &
         let tree = machine::root().join(tree);
         guest.add_tree(&tree, tree.strip_prefix("/")?)?;
     }
-    let runner: Vec<String> = runner.iter().map(|word| format!("'{word}'")).collect();
-    guest.job(&format!("XBOND_BIN=/bin/xbond tests {}", runner.join(" ")))?;
+    guest.job(&job("tests", runner.iter().map(String::as_str))?)?;
     // With two processors QEMU 7.2 at times runs code that the other one has just changed, and the guest crashes.
     let machine = Machine { kernel, guest, name, cpus: 1, limit: TESTS_LIMIT, nics: None };
     Ok(machine.run()?.exit)
@@ -380,12 +379,18 @@ pub fn bench(kernel: &str, program: &Path, arguments: &[&str]) -> Result<(String
             &format!("bin/{tool}"),
         )?;
     }
-    guest.job(&format!("XBOND_BIN=/bin/xbond bench {}", arguments.join(" ")))?;
+    guest.job(&job("bench", arguments.iter().copied())?)?;
     let version = kernel.version.clone();
     let result =
         Machine { kernel: &kernel, guest, name: "bench", cpus: 2, limit: LIMIT, nics: None }.run()?;
     ensure!(result.exit == 0, "the benchmark failed in the guest: exit status {}", result.exit);
     Ok((version, result.lines))
+}
+
+/// Returns the line by which the guest's shell runs a program with these words.
+fn job<'a>(program: &str, words: impl Iterator<Item = &'a str>) -> Result<String> {
+    let words = shlex::try_join(words).context("an argument that no shell can pass on")?;
+    Ok(format!("XBOND_BIN=/bin/xbond {program} {words}"))
 }
 
 /// Builds these programs of `cargo test -p xbond-tests`, or all if none is named; returns them by name. Optimised, for
@@ -407,4 +412,17 @@ fn test_programs(wanted: &[String]) -> Result<Vec<(String, PathBuf)>> {
         }
     }
     Ok(programs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::job;
+
+    #[test]
+    fn words_reach_a_program_of_the_guest_unchanged() {
+        let words = ["--only", "carrier lost (driver and xbond)", "it's"];
+        let line = job("bench", words.into_iter()).unwrap();
+        assert_eq!(shlex::split(&line).unwrap()[2..], words);
+        assert!(job("bench", ["\0"].into_iter()).is_err());
+    }
 }
