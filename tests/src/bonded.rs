@@ -55,6 +55,20 @@ pub fn run<'lab>(lab: &'lab Lab, datapath: Datapath, policy: &str, more: &[&str]
     Xbond::run(&lab.host, arguments)
 }
 
+/// Waits until each slave of the bond is up: a link that was lost for less than the kernel takes to report that is never
+/// logged as up again.
+///
+/// # Errors
+/// `xbond show` fails, or a slave stays down.
+pub fn wait_for_slaves(xbond: &Xbond<'_>) -> Result<()> {
+    wait_until("slaves that are all up", || {
+        let bond = xbond.show(BOND)?["bonds"][0].take();
+        Ok(bond["slaves"]
+            .as_array()
+            .is_some_and(|slaves| slaves.iter().all(|slave| slave["mii_status"] == "up")))
+    })
+}
+
 /// A way to change the active slave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Move {

@@ -305,11 +305,13 @@ fn targets_are_taken_from_the_default_route_and_set_while_the_bond_runs() {
     xbond.stop().unwrap();
 }
 
-/// A minute of probing by backups changes no table of the switches and of the target.
+/// Probing by backups changes no table of the switches and of the target, for the bond's MAC addresses. `PROBED` has another
+/// time than 20 seconds for each policy: `PROBED=3600 cargo test -p xbond-tests --test paths move_no_table`.
 #[test]
 fn probes_of_backups_move_no_table() {
     skip_if_unable!();
     let _turn = concurrently();
+    let seconds = std::env::var("PROBED").map_or(20, |seconds| seconds.parse().unwrap());
     for policy in POLICIES {
         let lab = builder(Datapath::Tc).two_switches().build().unwrap();
         let option = format!("fail_over_mac={policy}");
@@ -323,7 +325,7 @@ fn probes_of_backups_move_no_table() {
             let fdb = lab.switch.netns.exec("bridge fdb show").unwrap();
             let mut fdb: Vec<_> = fdb
                 .lines()
-                .filter(|line| wire[..1].iter().any(|mac| line.contains(mac)))
+                .filter(|line| wire.iter().any(|mac| line.contains(mac)))
                 .map(str::to_owned)
                 .collect();
             fdb.sort();
@@ -334,13 +336,13 @@ fn probes_of_backups_move_no_table() {
         };
         let before = tables();
         assert!(!before.0.is_empty() && before.1.is_some(), "{before:?}");
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(seconds);
         while Instant::now() < end {
             assert_eq!(tables(), before, "{policy}");
             thread::sleep(Duration::from_millis(100));
         }
         let answers = |name| slave(&show(&xbond), name)["path"]["answers"].as_u64().unwrap();
-        assert!(answers(SLAVES[1]) >= 15, "{policy}: {}", answers(SLAVES[1]));
+        assert!(answers(SLAVES[1]) >= seconds * 3 / 4, "{policy}: {}", answers(SLAVES[1]));
         xbond.stop().unwrap();
     }
 }

@@ -153,9 +153,18 @@ impl Engine {
     /// Asks for probes through this slave.
     pub(super) fn ask(&mut self, now: Time, slot: Slot) {
         if let Some(slave) = self.slave(slot) {
-            let probe = Probe { slot, mac: slave.mac.get() };
+            let probe = Probe { slot, mac: self.probe_mac(slave) };
             self.arp.asked = Some(now);
             self.outbox.probes.push(probe);
+        }
+    }
+
+    /// Returns the source address of a slave's probes: the targets learn it, so it is that of the bond's frames, also if the
+    /// slave's own was changed externally. Under `follow` only the active slave has, and receives by, the bond's.
+    fn probe_mac(&self, slave: &Slave) -> Mac {
+        match self.policy() {
+            FailOverMac::Follow if self.active != Some(slave.slot) => slave.mac.get(),
+            FailOverMac::None | FailOverMac::Active | FailOverMac::Follow => self.wire_mac(slave),
         }
     }
 

@@ -1,6 +1,8 @@
 //! ARP monitoring, compared with the observed behaviour of the driver: dead paths, with the carrier up, at
 //! arp_interval=200 and arp_missed_max=2 unless a test sets other values.
 
+use bond_common::mac::Mac;
+
 use super::lab::{Command, Lab, ms};
 use crate::{
     command::{Notice, Probe, Report},
@@ -393,5 +395,29 @@ fn probes_carry_the_slaves_mac() {
         let mut probes: Vec<_> = probes.collect();
         probes.sort();
         assert_eq!(probes, [(lab.slot(0), macs[0]), (lab.slot(1), macs[1])], "{policy:?}");
+    }
+}
+
+/// Targets learn the MAC address of a probe: with one of the slave's own that was changed externally, they would send to an
+/// address that is not the bond's.
+#[test]
+fn probes_carry_the_address_of_the_bonds_frames_when_a_slaves_own_was_changed() {
+    let foreign = Mac::new([2, 0xb1, 0, 0, 2, 7]);
+    for policy in [FailOverMac::None, FailOverMac::Active, FailOverMac::Follow] {
+        let mut lab = settled(BondOptions { fail_over_mac: policy, ..options(ArpValidate::None) }, 2);
+        lab.change_slave_mac(0, foreign);
+        lab.take();
+        lab.wait(ms(1000));
+        let probed: Vec<_> = lab
+            .take()
+            .into_iter()
+            .filter_map(|command| match command {
+                Command::Probe(Probe { slot, mac }) => Some((slot, mac)),
+                _ => None,
+            })
+            .collect();
+        assert!(!probed.is_empty());
+        let (_, wire, _) = lab.slaves[&lab.slot(0)];
+        assert!(probed.iter().all(|probe| *probe == (lab.slot(0), wire)), "{policy:?}: {probed:?} {wire}");
     }
 }

@@ -5,12 +5,13 @@ use std::{
     time::Duration,
 };
 
+use bond_core::name::BondName;
 use tokio::{net::UnixListener, time::MissedTickBehavior};
 use tracing::warn;
 
 use crate::{
     agent::{
-        Agent, AgentError, Serving,
+        Agent, AgentError, Bond, Serving,
         server::control::{self, Socket},
     },
     report::{
@@ -30,6 +31,9 @@ const BETWEEN_ATTEMPTS: Duration = Duration::from_secs(5);
 
 /// Checks for each one of the memory.
 const CHECKS_PER_MEMORY_CHECK: u32 = 5;
+
+/// Checks in which the files of each bond are looked for once: those of some bonds in each.
+const CHECKS_PER_FILE_CHECK: usize = 5;
 
 impl Agent {
     /// Answers at a control socket, and at no other one.
@@ -61,8 +65,9 @@ impl Agent {
         }
     }
 
-    /// Restores what another process has removed from the run directory: lock, control socket, and records.
-    pub(in crate::agent) fn keep_places(self: &Arc<Self>, failures: &mut Repeats) {
+    /// Restores what another process has removed from the run directory: lock and control socket. Returns whether it was
+    /// removed, and with it perhaps more.
+    pub(in crate::agent) fn keep_places(self: &Arc<Self>, failures: &mut Repeats) -> bool {
         let paths = &self.machine.paths;
         let remade = paths.reclaim(&mut self.claim());
         let is_served = |serving: &Serving| serving.identity == paths.socket_identity();
@@ -73,17 +78,29 @@ impl Agent {
         };
         let shown = paths.socket();
         match (remade, served) {
-            (Ok(false), Ok(false)) => {}
+            (Ok(false), Ok(false)) => return false,
             (Ok(_), Ok(_)) => {
                 warn!("{}", wording::path_restored(shown.display()));
             }
             (Err(error), _) => self.warn_of_places(failures, &error.to_string()),
             (_, Err(error)) => self.warn_of_places(failures, &error.to_string()),
         }
-        for (name, bond) in self.all() {
-            if !Record::is_there(paths, &name) {
-                bond.work.read(|reads| reads.record = true);
-            }
+        true
+    }
+
+    /// Looks for a bond's record and pins. What is missing is restored, or reported.
+    fn look_for_files(&self, name: &BondName, bond: &Bond) {
+        if !Record::is_there(&self.machine.paths, name) {
+            bond.work.read(|reads| reads.record = true);
+        }
+        let pinned = match self.machine.planes.pins().check(&self.machine.paths.pins_of(name)) {
+            Ok(()) => true,
+            Err(DataPlaneError::Unpinned(_)) => false,
+            // The state is unknown: the last known one stays.
+            Err(_) => return,
+        };
+        if bond.pinned.swap(pinned, Ordering::Relaxed) != pinned {
+            bond.work.read(|reads| reads.pinned = Some(pinned));
         }
     }
 
@@ -100,31 +117,25 @@ impl Agent {
         self.serve(socket.map_err(|source| AgentError::Socket { path: paths.socket(), source })?)
     }
 
-    /// Checks once a second: the maps, the run directory, and each bond's devices and pins. One task does it for all bonds: a
-    /// task per bond would wake the agent as often as there are bonds. Every five seconds it returns free memory to the
-    /// kernel.
+    /// Checks once a second: the maps, the run directory, and each bond's devices. One task does it for all bonds: a task per
+    /// bond would wake the agent as often as there are bonds. Every five seconds it looks for the files of each bond, and
+    /// returns free memory to the kernel.
     pub(in crate::agent) async fn keep_house(self: Arc<Self>) {
         let mut check = tokio::time::interval(BETWEEN_CHECKS);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut memory = Frugal::default();
         let mut failures = Repeats::default();
-        for number in 1_u32.. {
+        for (number, turn) in (1_u32..).zip((0..CHECKS_PER_FILE_CHECK).cycle()) {
             check.tick().await;
             if number.is_multiple_of(CHECKS_PER_MEMORY_CHECK) {
                 memory.check();
             }
             self.machine.engine.check_maps();
-            self.keep_places(&mut failures);
-            for (name, bond) in self.all() {
+            let is_removed = self.keep_places(&mut failures);
+            for (place, (name, bond)) in self.all().into_iter().enumerate() {
                 bond.work.check(|pending| pending.path = true);
-                let pinned = match self.machine.planes.pins().check(&self.machine.paths.pins_of(&name)) {
-                    Ok(()) => true,
-                    Err(DataPlaneError::Unpinned(_)) => false,
-                    // The state is unknown: the last known one stays.
-                    Err(_) => continue,
-                };
-                if bond.pinned.swap(pinned, Ordering::Relaxed) != pinned {
-                    bond.work.read(|reads| reads.pinned = Some(pinned));
+                if is_removed || place % CHECKS_PER_FILE_CHECK == turn {
+                    self.look_for_files(&name, &bond);
                 }
             }
         }

@@ -7,6 +7,7 @@
 //! reach.
 
 use std::{
+    collections::HashSet,
     ffi::{CStr, OsString},
     fmt,
     fs::File,
@@ -287,6 +288,14 @@ impl Directory {
             names.filter_map(|name| self.kind(&name).map(|kind| (name, kind))).collect();
         entries.sort_by(|(one, _), (other, _)| one.cmp(other));
         Ok(entries)
+    }
+
+    /// Returns the names of all entries, without asking of what kind each is. A name that is not UTF-8 is omitted.
+    ///
+    /// # Errors
+    /// The directory cannot be listed.
+    pub fn listed(&self) -> io::Result<HashSet<String>> {
+        Ok(self.names()?.into_iter().filter_map(|(name, _)| name.into_string().ok()).collect())
     }
 
     fn names(&self) -> io::Result<Vec<(OsString, Option<Type>)>> {

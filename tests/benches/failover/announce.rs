@@ -93,9 +93,8 @@ impl Setting {
                 let event = watch.wait_for(cut, indices[from], false, WAIT_LIMIT)?;
                 after_event.push(ms(announced.at.saturating_duration_since(event)));
             }
-            let said = xbond.log().len();
             lab.reconnect(active, Cut::Carrier)?;
-            xbond.wait_for_after(said, &format!("{active}: link up"))?;
+            bonded::wait_for_slaves(&xbond)?;
             lab.switch.wait_for_forwarding(&lab.port(active)?)?;
         }
         row.number("cuts", after_cut.len() as f64);

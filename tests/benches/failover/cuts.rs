@@ -366,9 +366,8 @@ impl Cutting<'_> {
         let settled = to_peer.offered();
         let causes = Causes::read(lab, self.maps)? - known;
         self.exits.map_or(Ok(()), |exits| exits.carrier_fell(false))?;
-        let said = xbond.log().len();
         lab.reconnect(active, Cut::Carrier)?;
-        xbond.wait_for_after(said, &format!("{active}: link up"))?;
+        bonded::wait_for_slaves(xbond)?;
         lab.switch.wait_for_forwarding(&lab.port(active)?)?;
         to_peer.wait_for_more(100)?;
         Ok(CutMade { at, before, after, settled, causes })

@@ -89,6 +89,20 @@ pub struct PathReading {
     pub(super) hooked: Option<Vec<PathNote>>,
 }
 
+impl PathReading {
+    /// Reads whether a program is at its hook, and what is ahead of it there.
+    fn add_program(&mut self, watched: &Watched) {
+        match watched.read() {
+            Ok(AtHook::Yes) => {}
+            Ok(at_hook) => return self.programs.push((watched.clone(), at_hook)),
+            Err(error) => return self.unknown.push((watched.device.clone(), error.to_string())),
+        }
+        // Where it cannot be read, nothing is said of it.
+        let ahead = watched.ahead().unwrap_or_default().into_iter();
+        self.ahead.extend(ahead.map(|program| PathNote::Ahead { device: watched.device.clone(), program }));
+    }
+}
+
 /// What a bond's worker knows of the path of its packets.
 pub(super) struct PathCheck {
     /// A device of the bond has had an event since the devices were checked to the end.
@@ -142,23 +156,8 @@ impl Notes {
 impl Question {
     pub(super) async fn ask(self) -> PathReading {
         let mut seen = PathReading::default();
-        for watched in self.watched.iter().cloned() {
-            match waiting(|| watched.read()) {
-                Ok(AtHook::Yes) => {}
-                Ok(at_hook) => {
-                    seen.programs.push((watched, at_hook));
-                    continue;
-                }
-                Err(error) => {
-                    seen.unknown.push((watched.device.clone(), error.to_string()));
-                    continue;
-                }
-            }
-            // Where it cannot be read, nothing is said of it.
-            for program in waiting(|| watched.ahead()).unwrap_or_default() {
-                seen.ahead.push(PathNote::Ahead { device: watched.device.clone(), program });
-            }
-        }
+        // All in one: to step aside for other tasks costs more than to read what a program has.
+        waiting(|| self.watched.iter().for_each(|watched| seen.add_program(watched)));
         for filters in &self.filters {
             match filters.are_there(&*self.devices).await {
                 Ok(true) => {}

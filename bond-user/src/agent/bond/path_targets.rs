@@ -132,6 +132,10 @@ impl PathTargets {
             self.note_fault(Some(wording::PATH_BESIDE_ARP.to_owned()));
             return self.stop();
         }
+        // A map that cannot be read now is read again with the next look-up.
+        if let Err(error) = self.of.mirror.read_behind() {
+            log::of(&self.of.bond).debug(error);
+        }
         match self.probes(&wanted.target).await {
             Ok((probes, fault)) => {
                 // Targets that cannot be reached for a moment, while addresses change, are not given up.
@@ -323,7 +327,7 @@ pub fn follow_slaves(mirror: &MapMirror, engine: &Engine) {
             }
         })
         .collect();
-    let macs = probe_macs(&slaves, mirror.active().active());
+    let macs = probe_macs(&slaves, mirror.active().active(), |mac| mirror.is_behind(mac));
     mirror.update_path(|entry| {
         entry.joined = slaves.iter().fold(0, |mask, slave| mask | u64::from(slave.slot.bit()));
         entry.macs = macs;
@@ -340,15 +344,17 @@ struct Macs {
 }
 
 /// Returns the MAC address by which each slot is probed while it is a backup: one that stands at no other port of the
-/// switches, so that none of their tables moves. That is the permanent one, unless the active slave has it; then the slave's
-/// present one, and if the bond has that, too, a locally administered one that follows from the permanent one.
-fn probe_macs(slaves: &[Macs], active: Option<Slot>) -> [u64; MAX_SLAVES] {
+/// switches, so that none of their tables moves. That is the permanent one, unless the active slave or a host behind the bond
+/// has it; then the slave's present one, and if that is taken, too, a locally administered one that follows from the
+/// permanent one.
+fn probe_macs(slaves: &[Macs], active: Option<Slot>, is_behind: impl Fn(Mac) -> bool) -> [u64; MAX_SLAVES] {
     let mut macs = [0; MAX_SLAVES];
     for slave in slaves {
         let others = || slaves.iter().filter(|other| other.slot != slave.slot);
         // What the active slave sends with, and what others may send with as backups.
         let is_taken = |mac: Mac| {
-            others().any(|other| mac == other.permanent || mac == other.own)
+            is_behind(mac)
+                || others().any(|other| mac == other.permanent || mac == other.own)
                 || slaves
                     .iter()
                     .any(|other| Some(other.slot) == active && other.slot != slave.slot && mac == other.wire)
@@ -432,7 +438,7 @@ mod tests {
                     wire: mac(wire),
                 })
                 .collect();
-            let macs = probe_macs(&slaves, Some(slot(active)));
+            let macs = probe_macs(&slaves, Some(slot(active)), |_| false);
             let found = [0, 1].map(|index| Mac::from_word(macs[index]));
             let taken: Vec<_> =
                 slaves.iter().flat_map(|slave| [slave.own, slave.permanent, slave.wire]).collect();
@@ -458,5 +464,14 @@ mod tests {
         let sum: u32 = ip[..20].chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1])).sum();
         assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff, "the checksum of the header");
         assert_eq!((&probe.request[18 + 14..18 + 18], probe.request[7]), (&[192, 0, 2, 7][..], 0));
+    }
+
+    #[test]
+    fn no_probe_carries_the_mac_address_of_a_host_behind_the_bond() {
+        let slave =
+            |index: u8| Macs { slot: slot(index), own: mac(1), permanent: mac(1 + index), wire: mac(1) };
+        let guests = [mac(2), made_up(mac(2)).next().unwrap()];
+        let macs = probe_macs(&[slave(0), slave(1)], Some(slot(0)), |mac| guests.contains(&mac));
+        assert_eq!(Mac::from_word(macs[1]), made_up(mac(2)).nth(1).unwrap());
     }
 }

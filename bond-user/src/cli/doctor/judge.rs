@@ -54,6 +54,8 @@ pub enum AgentFacts {
         pid: u32,
         /// A sentence for each resource that the agent cannot get, and each bond that it does not manage.
         faults: Vec<String>,
+        /// A sentence for each slave of its bonds that sends, and receives nothing back.
+        one_way: Vec<String>,
     },
     /// An agent runs, but its report could not be read.
     Unknown(String),
@@ -264,11 +266,17 @@ fn surroundings(found: &MachineFacts, checks: &mut Checks) {
     }
     match &found.agent {
         AgentFacts::None => checks.ok("agent", "none runs in this network namespace"),
-        AgentFacts::Answers { pid, faults } if faults.is_empty() => {
+        AgentFacts::Answers { pid, faults, .. } if faults.is_empty() => {
             checks.ok("agent", format!("pid {pid} runs and reports no faults of its own"));
         }
         AgentFacts::Answers { faults, .. } => faults.iter().for_each(|fault| checks.warn("agent", fault)),
         AgentFacts::Unknown(why) => checks.warn("agent", format!("its report is missing: {why}")),
+    }
+    if let AgentFacts::Answers { one_way, .. } = &found.agent {
+        match one_way.as_slice() {
+            [] => checks.ok("one-way", "no slave that the agent's bonds probe is suspected"),
+            suspicions => suspicions.iter().for_each(|suspicion| checks.warn("one-way", suspicion)),
+        }
     }
 }
 
@@ -535,10 +543,23 @@ mod tests {
             of_agent.map(|check| (check.verdict, check.text)).collect::<Vec<_>>()
         };
         let faults = ["metrics: address in use", "bond1: orphaned"].map(str::to_owned);
-        let warned = of(AgentFacts::Answers { pid: 7, faults: faults.to_vec() });
+        let warned = of(AgentFacts::Answers { pid: 7, faults: faults.to_vec(), one_way: vec![] });
         assert_eq!(warned, faults.map(|fault| (Verdict::Warn, fault)));
-        assert_eq!(of(AgentFacts::Answers { pid: 7, faults: vec![] })[0].0, Verdict::Ok);
+        assert_eq!(of(AgentFacts::Answers { pid: 7, faults: vec![], one_way: vec![] })[0].0, Verdict::Ok);
         assert_eq!(of(AgentFacts::Unknown("it is stopped".into()))[0].0, Verdict::Warn);
+    }
+
+    #[test]
+    fn suspicions_of_a_running_bond_are_warnings() {
+        let of = |one_way| {
+            let agent = AgentFacts::Answers { pid: 7, faults: vec![], one_way };
+            let checks = machine(&MachineFacts { agent, ..good_machine() });
+            let found = checks.into_iter().filter(|check| check.id == "one-way");
+            found.map(|check| (check.verdict, check.text)).collect::<Vec<_>>()
+        };
+        let suspicion = "bond0: enp0s8: one-way suspicion".to_owned();
+        assert_eq!(of(vec![suspicion.clone()]), [(Verdict::Warn, suspicion)]);
+        assert_eq!(of(vec![])[0].0, Verdict::Ok);
     }
 
     #[test]

@@ -21,7 +21,10 @@ use crate::{
         client::{self, NoAgent},
         traffic,
     },
-    report::{json::Report, wording},
+    report::{
+        json::{Bond, Report, Slave},
+        wording,
+    },
     store::{
         elsewhere::{self, FormerSlave},
         paths::{self as paths, Paths},
@@ -117,7 +120,13 @@ fn agent_facts() -> AgentFacts {
         Ok(report) => {
             let orphaned = report.orphaned.iter().map(|name| format!("{name}: {}", wording::ORPHANED));
             let faults = report.missing.iter().chain(&report.gone).cloned().chain(orphaned).collect();
-            AgentFacts::Answers { pid: report.agent.map_or(0, |agent| agent.pid), faults }
+            let of_bond = |bond: &Bond| {
+                let slaves = bond.slaves.iter();
+                let of_slave = |slave: &Slave| wording::one_way_suspicion(&slave.name, slave.path.as_ref()?);
+                slaves.filter_map(of_slave).map(|text| format!("{}: {text}", bond.name)).collect::<Vec<_>>()
+            };
+            let one_way = report.bonds.iter().flat_map(of_bond).collect();
+            AgentFacts::Answers { pid: report.agent.map_or(0, |agent| agent.pid), faults, one_way }
         }
         Err(error) if error.is::<NoAgent>() => AgentFacts::None,
         Err(error) => AgentFacts::Unknown(error.to_string()),

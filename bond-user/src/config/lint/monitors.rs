@@ -54,8 +54,8 @@ impl Rules<'_> {
         self.note(
             "path",
             "miimon",
-            "miimon: sees links, not paths: a switch that is up and forwards nothing, or a NIC that reports a carrier without a link, \
-             keeps its slave active; to find that, set path_target, or use arp_interval and arp_ip_target instead",
+            "miimon: sees links, not paths: a switch that is up and forwards nothing, or in one direction only, or a NIC that reports \
+             a carrier without a link, keeps its slave active; to find that, set path_target, or use arp_interval and arp_ip_target instead",
         );
     }
 

@@ -1,6 +1,7 @@
 //! The data plane of one bond in the kernel's BPF: its programs loaded and attached, its maps, and their pins.
 
 use std::{
+    collections::HashSet,
     io,
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
@@ -526,13 +527,12 @@ impl DataPlane for BpfDataPlane {
     }
 
     fn missing_pins(&self) -> io::Result<Vec<String>> {
-        let pins = match self.dir.open(Trust::Ours) {
-            Ok(pins) => Some(pins),
-            Err(error) if is_absence(&error) => None,
+        let pinned = match self.dir.open(Trust::Ours) {
+            Ok(pins) => pins.listed()?,
+            Err(error) if is_absence(&error) => HashSet::new(),
             Err(error) => return Err(error),
         };
-        let is_missing = |name: &&String| pins.as_ref().is_none_or(|pins| !pins.has(name));
-        Ok(self.held.names().filter(is_missing).cloned().collect())
+        Ok(self.held.names().filter(|name| !pinned.contains(*name)).cloned().collect())
     }
 
     fn pin_again(&self, missing: &[String]) -> Result<(), DataPlaneError> {

@@ -2,7 +2,7 @@
 //! the kernel holds, and reports what another process has written.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -41,6 +41,8 @@ pub struct MapMirror {
     path: Mutex<PathEntry>,
     /// LEARNED; zero until the data plane has learned the MAC address.
     learned: Mutex<Mac>,
+    /// The MAC addresses of BEHIND, as they were read last.
+    behind: Mutex<HashSet<Mac>>,
 }
 
 /// A target of the path monitor, with the frames that probe it.
@@ -100,6 +102,7 @@ impl MapMirror {
             monitor: Mutex::new(maps.clock().map(ClockMaps::monitor).unwrap_or_default()),
             path: Mutex::new(maps.clock().map(|clock| clock.path().entry()).unwrap_or_default()),
             learned: Mutex::new(maps.learned()),
+            behind: Mutex::default(),
             maps,
         }
     }
@@ -343,6 +346,21 @@ impl MapMirror {
     /// Returns what was written to PATH_MONITOR.
     pub fn path(&self) -> PathEntry {
         *locked(&self.path)
+    }
+
+    /// Reads which MAC addresses have sent through the bond, for [`Self::is_behind`].
+    ///
+    /// # Errors
+    /// The kernel refuses to read the map.
+    pub fn read_behind(&self) -> Result<(), DataPlaneError> {
+        let found = self.maps.behind()?;
+        *locked(&self.behind) = found.iter().map(|(key, _)| key.mac()).collect();
+        Ok(())
+    }
+
+    /// Returns whether a MAC address is that of a host behind the bond, as of the last [`Self::read_behind`].
+    pub fn is_behind(&self, mac: Mac) -> bool {
+        locked(&self.behind).contains(&mac)
     }
 
     /// Changes PATH_MONITOR, but for its frames. A bond without a clock has none.

@@ -39,11 +39,12 @@ use crate::{
 impl Worker {
     /// Checks and restores what can be read without RTNL, and has the rest read. The answer is [`Request::RepairPath`].
     pub(super) fn check_path(&mut self) {
-        self.check_maps();
+        let slaves = self.to_check();
+        self.check_maps_of(slaves.clone());
         if self.path.is_asked {
             return;
         }
-        let Some(question) = self.question() else { return };
+        let Some(question) = self.question(slaves) else { return };
         self.path.is_asked = true;
         let (work, lane) = (self.own_work.clone(), Arc::clone(&self.path_lane));
         tokio::spawn(async move {
@@ -58,6 +59,10 @@ impl Worker {
 
     /// Pins and device maps. Returns whether there is a bpffs for the pins.
     pub(super) fn check_maps(&mut self) -> bool {
+        self.check_maps_of(self.to_check())
+    }
+
+    fn check_maps_of(&mut self, mut slaves: Vec<Checked>) -> bool {
         let (mut found, mut has_bpffs) = (Vec::new(), true);
         let missing = self.data_plane.missing_pins().unwrap_or_else(|error| {
             let (what, why) = (self.data_plane.shown_pins(), error.to_string());
@@ -81,7 +86,6 @@ impl Worker {
                 }
             }
         }
-        let mut slaves = self.to_check();
         let mut faults = self.data_plane.changed_maps(self.host.port(), &attachments(&slaves));
         if !faults.is_empty() {
             // A device that has gone since took its entry along, after its name.
@@ -107,9 +111,8 @@ impl Worker {
     }
 
     /// None if the port is gone: a link event says so.
-    fn question(&mut self) -> Option<Question> {
+    fn question(&mut self, slaves: Vec<Checked>) -> Option<Question> {
         let (port, bond) = self.ends()?;
-        let slaves = self.to_check();
         self.path.checks = self.path.checks.wrapping_add(1);
         let is_due = self.path.checks.is_multiple_of(CHECKS_WITHOUT_EVENT);
         let has_events = self.wanted.link_events == LinkEventSource::Netlink;
