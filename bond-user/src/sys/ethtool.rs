@@ -31,7 +31,7 @@ mod calls {
     nix::ioctl_readwrite_bad!(siocgifname, libc::SIOCGIFNAME, libc::ifreq);
 }
 
-/// The ethtool ioctls in one network namespace. All of them take RTNL.
+/// The ethtool ioctls in one network namespace. All of them but the look-up of a name take RTNL.
 #[derive(Clone, Debug)]
 pub struct Ethtool {
     socket: Arc<OwnedFd>,
@@ -247,13 +247,17 @@ impl Ethtool {
         Ok(request)
     }
 
+    /// Returns the name of an interface, without waiting for RTNL (SIOCGIFNAME); None if there is no such interface.
+    pub fn name_of(&self, ifindex: u32) -> Option<String> {
+        let request = self.request(ifindex).ok()?;
+        let bytes = request.ifr_name.map(|byte| byte.cast_unsigned());
+        let name = CStr::from_bytes_until_nul(&bytes).ok()?.to_str().ok()?;
+        Some(name.to_owned()).filter(|name| !name.is_empty())
+    }
+
     /// Returns the device's name, for messages.
     fn name(&self, ifindex: u32) -> String {
-        let name = self.request(ifindex).map(|request| {
-            let bytes = request.ifr_name.map(|byte| byte.cast_unsigned());
-            CStr::from_bytes_until_nul(&bytes).unwrap_or_default().to_string_lossy().into_owned()
-        });
-        name.unwrap_or_else(|_| format!("ifindex {ifindex}"))
+        self.name_of(ifindex).unwrap_or_else(|| format!("ifindex {ifindex}"))
     }
 }
 

@@ -19,7 +19,7 @@ use super::{
     devices::{ChangeMacs, Devices, LookUpRoutes, SendFrames, TakeMessages},
     ethtool::{Ethtool, Feature, FeatureState},
     netlink::{
-        self, Address, BlockingNetlink, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair,
+        Address, BlockingNetlink, CountedLink, Forwarding, FramePace, KernelRoute, LinkInfo, LinkPair,
         LinkSetting, Neighbour, Netlink, NetnsId, PairKind, PairPlan, QdiscStats, Raw, ResolvedRoute,
     },
     sysfs::Sysfs,
@@ -95,7 +95,8 @@ impl Devices for KernelDevices {
     }
 
     fn name_of(&self, ifindex: u32) -> Option<String> {
-        netlink::name_of(ifindex)
+        // By a socket that is open: names are read each second, of each slave.
+        self.ethtool.name_of(ifindex)
     }
 
     async fn set(&self, ifindex: u32, setting: LinkSetting) -> Result<LinkInfo, SysError> {

@@ -23,6 +23,8 @@ use crate::{
 
 /// Devices have events. Every so often they are read without one: XPS and links of other XDP programs have none.
 pub(super) const CHECKS_WITHOUT_EVENT: u32 = 10;
+/// Pins are for the next agent: they are looked for once in so many checks.
+pub(super) const CHECKS_PER_PIN_CHECK: u32 = 5;
 /// After so many checks devices in other network namespaces are read, of which there are no events.
 pub(super) const CHECKS_WITHOUT_OTHERS: u32 = 30;
 
@@ -107,6 +109,8 @@ impl PathReading {
 pub(super) struct PathCheck {
     /// A device of the bond has had an event since the devices were checked to the end.
     pub(super) are_devices_unchecked: bool,
+    /// Faults of pins that the last look for them has found, and not repaired.
+    pub(super) pin_faults: Vec<Found>,
     /// Faults of devices that were found by the last check.
     pub(super) device_faults: Vec<Found>,
     /// The path is being read, and the answer has not come.
@@ -119,6 +123,11 @@ pub(super) struct PathCheck {
 }
 
 impl PathCheck {
+    /// Returns whether pins are to be looked for with this check.
+    pub(super) fn is_time_for_pins(&self) -> bool {
+        self.checks.is_multiple_of(CHECKS_PER_PIN_CHECK)
+    }
+
     /// Returns whether devices in other network namespaces are to be read with this check.
     pub(super) fn is_time_for_others(&self) -> bool {
         self.checks.is_multiple_of(CHECKS_WITHOUT_OTHERS)
@@ -129,6 +138,7 @@ impl Default for PathCheck {
     fn default() -> Self {
         Self {
             are_devices_unchecked: false,
+            pin_faults: Vec::new(),
             device_faults: Vec::new(),
             is_asked: false,
             checks: 0,

@@ -40,7 +40,13 @@ impl Worker {
     /// Checks and restores what can be read without RTNL, and has the rest read. The answer is [`Request::RepairPath`].
     pub(super) fn check_path(&mut self) {
         let slaves = self.to_check();
-        self.check_maps_of(slaves.clone());
+        let mut found = if self.path.is_time_for_pins() {
+            self.check_pins().0
+        } else {
+            self.path.pin_faults.clone()
+        };
+        self.check_device_maps(slaves.clone(), &mut found);
+        self.recording.add(Entry::Path(Part::Maps, found));
         if self.path.is_asked {
             return;
         }
@@ -59,33 +65,41 @@ impl Worker {
 
     /// Pins and device maps. Returns whether there is a bpffs for the pins.
     pub(super) fn check_maps(&mut self) -> bool {
-        self.check_maps_of(self.to_check())
+        let (mut found, has_bpffs) = self.check_pins();
+        self.check_device_maps(self.to_check(), &mut found);
+        self.recording.add(Entry::Path(Part::Maps, found));
+        has_bpffs
     }
 
-    fn check_maps_of(&mut self, mut slaves: Vec<Checked>) -> bool {
+    /// Returns what was wrong with the pins, and whether there is a bpffs for them.
+    fn check_pins(&mut self) -> (Vec<Found>, bool) {
         let (mut found, mut has_bpffs) = (Vec::new(), true);
-        let missing = self.data_plane.missing_pins().unwrap_or_else(|error| {
-            let (what, why) = (self.data_plane.shown_pins(), error.to_string());
-            found.push((PathFault::Unknown { what, why }, Repair::None));
-            Vec::new()
-        });
-        if !missing.is_empty() {
-            match self.data_plane.pin_again(&missing) {
+        match self.data_plane.missing_pins() {
+            Ok(missing) if missing.is_empty() => {}
+            Ok(missing) => match self.data_plane.pin_again(&missing) {
                 // bpffs was unmounted, which is reported once.
                 Err(DataPlaneError::Unpinned(_)) => has_bpffs = false,
                 answer => {
                     let repair = outcome(answer);
                     let fault = |pin: &String| (PathFault::Unpinned { pin: pin.clone() }, repair.clone());
-                    if missing.iter().any(|pin| pin == names::ACTIVE)
-                        && missing.len() >= names::PINNED_MAPS.len()
-                    {
-                        found.push(fault(&self.data_plane.shown_pins()));
-                    } else {
-                        found.extend(missing.iter().map(fault));
+                    let are_all = missing.iter().any(|pin| pin == names::ACTIVE)
+                        && missing.len() >= names::PINNED_MAPS.len();
+                    match are_all {
+                        true => found.push(fault(&self.data_plane.shown_pins())),
+                        false => found.extend(missing.iter().map(fault)),
                     }
                 }
+            },
+            Err(error) => {
+                let (what, why) = (self.data_plane.shown_pins(), error.to_string());
+                found.push((PathFault::Unknown { what, why }, Repair::None));
             }
         }
+        self.path.pin_faults = found.iter().filter(|(_, repair)| *repair != Repair::Done).cloned().collect();
+        (found, has_bpffs)
+    }
+
+    fn check_device_maps(&mut self, mut slaves: Vec<Checked>, found: &mut Vec<Found>) {
         let mut faults = self.data_plane.changed_maps(self.host.port(), &attachments(&slaves));
         if !faults.is_empty() {
             // A device that has gone since took its entry along, after its name.
@@ -106,8 +120,6 @@ impl Worker {
                 Fault::Unknown { what, why } => (PathFault::Unknown { what, why }, Repair::None),
             });
         }
-        self.recording.add(Entry::Path(Part::Maps, found));
-        has_bpffs
     }
 
     /// None if the port is gone: a link event says so.
