@@ -164,6 +164,6 @@ fn a_receipt_says_that_all_peers_were_heard_or_that_there_were_none() {
     let found = peers(&xbond, SLAVES[0]);
     assert_eq!((&found["expected"], &found["asked"]), (&0.into(), &0.into()), "{found}");
     let text = xbond.cli(["log", BOND, "-d"]).unwrap();
-    assert!(text.contains("no peer had spoken in the 10 s before"), "{text}");
+    assert!(text.contains("no peer was confirmed in the 10 s before"), "{text}");
     xbond.stop().unwrap();
 }

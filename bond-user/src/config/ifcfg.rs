@@ -44,7 +44,26 @@ const NOT_APPLIED: &[&str] = &["ETHTOOL_OPTS", "DNS1", "DNS2", "DNS3", "DOMAIN",
 /// There is no bond, or a file of one cannot be read or contains a refused value; the error names the file and, if
 /// possible, the line.
 pub fn read(directory: &Path, unmonitored: Unmonitored) -> Result<Config, ConfigError> {
-    let mut config = read_unchecked(directory, unmonitored)?;
+    checked(read_as(directory, unmonitored, Lacking::IsRefused)?)
+}
+
+/// As [`read`], but what xbond does not do for a bond, DHCP or a bridge above it for example, is reported, as from files of
+/// other programs.
+///
+/// # Errors
+/// As [`read`].
+pub fn import(directory: &Path) -> Result<Config, ConfigError> {
+    checked(read_as(directory, Unmonitored::Allow, Lacking::IsReported)?)
+}
+
+/// What becomes of a bond whose file has a key for a function that xbond lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lacking {
+    IsRefused,
+    IsReported,
+}
+
+fn checked(mut config: Config) -> Result<Config, ConfigError> {
     config.check()?;
     let doubts: Vec<_> = config.bonds.iter().flat_map(BondConfig::doubts).collect();
     config.notes.extend(doubts);
@@ -73,6 +92,10 @@ pub fn lines(directory: &Path) -> Lines {
 
 /// Reads like [`read`], without the check of the whole.
 pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Result<Config, ConfigError> {
+    read_as(directory, unmonitored, Lacking::IsRefused)
+}
+
+fn read_as(directory: &Path, unmonitored: Unmonitored, lacking: Lacking) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     let (mut files, mut bytes) = (Vec::new(), 0);
     for path in list(directory)? {
@@ -93,7 +116,7 @@ pub(super) fn read_unchecked(directory: &Path, unmonitored: Unmonitored) -> Resu
         }
     }
 
-    let known = add_bonds(&mut config, directory, &files, unmonitored)?;
+    let known = add_bonds(&mut config, directory, &files, (unmonitored, lacking))?;
     if known.is_empty() {
         let origin = Origin::File { path: directory.to_owned(), line: None };
         return Err(ConfigError::new(origin, Problem::NoBonds));
@@ -112,7 +135,7 @@ fn add_bonds<'a>(
     config: &mut Config,
     directory: &Path,
     files: &'a [Ifcfg],
-    unmonitored: Unmonitored,
+    (unmonitored, lacking): (Unmonitored, Lacking),
 ) -> Result<Vec<&'a str>, ConfigError> {
     let (mut known, mut merged) = (Vec::new(), Known::default());
     // The first slave of each bond.
@@ -141,8 +164,9 @@ fn add_bonds<'a>(
                 let slave = slave.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
                 return Err(file.refuse("DEVICE", Problem::NoOptions { slave }));
             }
-            let bonds = vec![file.bond(name, unmonitored)?];
-            let found = Config { bonds, notes: file.not_applied(), ..Config::default() };
+            let mut notes = file.not_applied();
+            notes.extend(file.lacking(lacking)?);
+            let found = Config { bonds: vec![file.bond(name, unmonitored)?], notes, ..Config::default() };
             config.merge_with(found, &mut merged)?;
         }
         if let Some(bond) = config.bonds.iter_mut().find(|bond| bond.name == name && file.is_suse()) {

@@ -40,7 +40,7 @@ fn unguarded<'lab>(lab: &'lab Lab, options: &[&str]) -> Xbond<'lab> {
 /// Patterns for text that differs from run to run.
 const VOLATILE: [(&str, &str); 18] = [
     // Peers are counted until 20 ms after the failover, or more on a busy machine.
-    (r"(?m)^ +(?:no peer had spoken|\d+ of \d+ peers? heard)[^\n]*\n", ""),
+    (r"(?m)^ +(?:no peer was confirmed|\d+ of \d+ peers? heard)[^\n]*\n", ""),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z", "TIME"),
     (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "DAY AND TIME"),
     (r"xbond/\d+", "xbond/COOKIE"),

@@ -171,6 +171,7 @@ impl Bond {
                 .into_iter()
                 .chain(trial.map(|trial| wording::on_trial(name, trial.left())))
                 .chain(self.standing_clock(name))
+                .chain(wording::unmonitored(name, &status.options, goal.config.allow_unmonitored))
                 .chain(misdirected::left_out(name, &self.maps))
                 .chain(failovers.faults)
                 .chain(failovers.notes)

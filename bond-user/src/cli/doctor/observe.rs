@@ -79,10 +79,12 @@ pub fn at(interfaces: &[String]) -> Result<Vec<Check>> {
     Ok(checks)
 }
 
-/// Returns whether a link is hardware, or of a virtual kind that is used for slaves.
+/// Returns whether a link is hardware, or of a virtual kind that is used for slaves and not a guest's at a bridge.
 fn could_be_slave(link: &LinkInfo) -> bool {
+    let is_guests = link.kind.is_some() && link.master.is_some();
     link.layer == LinkLayerType::Ether
         && matches!(link.kind.as_deref(), None | Some("veth" | "tun" | "dummy"))
+        && !is_guests
 }
 
 fn machine() -> MachineFacts {

@@ -128,7 +128,7 @@ pub fn read(dialect: Dialect, paths: &[PathBuf]) -> Result<Config, ConfigError> 
 fn read_ifcfg(paths: &[PathBuf]) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     for path in paths {
-        config.merge(ifcfg::read(path, Unmonitored::Allow)?)?;
+        config.merge(ifcfg::import(path)?)?;
     }
     config.check()?;
     let is_unmonitored = |note: &Note| matches!(note, Note::Option { note: options::Note::Unmonitored, .. });

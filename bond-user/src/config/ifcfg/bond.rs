@@ -5,19 +5,23 @@ use bond_core::{
     options::{BondOptions, Unmonitored},
 };
 
-use super::Ifcfg;
+use super::{Ifcfg, Lacking};
 use crate::config::{BondConfig, BondMac, ConfigError, Note, Origin, Problem, SlaveConfig};
 
 /// Keys of a bond for functions that xbond lacks. Ignoring one would result in another network.
 const REFUSED_OF_BOND: &[(&str, &str)] = &[
-    ("BRIDGE", "xbond does not put a bond into a bridge; remove it, and do so once the bond is up"),
     ("TEAM_CONFIG", "a team is not a bond; write BONDING_OPTS"),
     ("TEAM_MASTER", "a bond cannot be a port of a team here"),
-    ("OVS_BRIDGE", "xbond does not put a bond into a bridge; remove it, and do so once the bond is up"),
     ("SRCADDR", "xbond sets no source address of a route; remove it"),
     ("SCOPE", "xbond sets addresses of global scope only; remove it"),
     ("WINDOW", "xbond sets no window of a route; remove it"),
     ("EXTRA_ROUTE_OPTS", "xbond takes no further options of a route; remove it"),
+];
+
+/// Keys of a bond for functions that an administrator can add once the bond is up. An import reports them.
+const LACKING_OF_BOND: &[(&str, &str)] = &[
+    ("BRIDGE", "xbond does not put a bond into a bridge; remove it, and do so once the bond is up"),
+    ("OVS_BRIDGE", "xbond does not put a bond into a bridge; remove it, and do so once the bond is up"),
 ];
 
 const REFUSED_OF_SLAVE: &[(&str, &str)] = &[
@@ -42,19 +46,37 @@ impl Ifcfg {
         }
     }
 
+    /// Returns notes of what the file of a bond asks for and xbond does not do.
+    ///
+    /// # Errors
+    /// There is something of that kind, and it is to be refused.
+    pub(super) fn lacking(&self, lacking: Lacking) -> Result<Vec<Note>, ConfigError> {
+        const DHCP: &[&str] = &["dhcp", "dhcp4", "dhcp6", "dhcp+autoip", "bootp", "autoip"];
+        let of_dhcp = self.is_one_of("BOOTPROTO", DHCP).then_some((
+            "BOOTPROTO",
+            "xbond sets fixed addresses only; write IPADDR and PREFIX, or BOOTPROTO=none and run a DHCP client on the \
+             bond",
+        ));
+        let of_dhcp6 = self.is_true("DHCPV6C").then_some((
+            "DHCPV6C",
+            "xbond sets fixed addresses only; remove it, and run a DHCP client on the bond",
+        ));
+        let of_keys = LACKING_OF_BOND.iter().copied().filter(|(key, _)| self.get(key).is_some());
+        let mut notes = Vec::new();
+        for (key, why) in of_keys.chain(of_dhcp).chain(of_dhcp6) {
+            let error = self.refuse_value(key, why);
+            if lacking == Lacking::IsRefused {
+                return Err(error);
+            }
+            notes.push(Note::Differs { origin: error.origin, text: error.problem.to_string() });
+        }
+        Ok(notes)
+    }
+
     pub(super) fn bond(&self, name: &str, unmonitored: Unmonitored) -> Result<BondConfig, ConfigError> {
         self.refuse_keys(REFUSED_OF_BOND)?;
         if let Some((key, _)) = self.master() {
             return Err(self.refuse_value(key, "a bond cannot be a slave of another bond"));
-        }
-        if self.is_one_of("BOOTPROTO", &["dhcp", "dhcp4", "dhcp6", "dhcp+autoip", "bootp", "autoip"]) {
-            let why = "xbond sets fixed addresses only; write IPADDR and PREFIX, or BOOTPROTO=none and run a \
-                       DHCP client on the bond";
-            return Err(self.refuse_value("BOOTPROTO", why));
-        }
-        if self.is_true("DHCPV6C") {
-            let why = "xbond sets fixed addresses only; remove it, and run a DHCP client on the bond";
-            return Err(self.refuse_value("DHCPV6C", why));
         }
         if self.is_false("ARP") {
             return Err(self.refuse_value("ARP", "a bond here has ARP; remove it"));
@@ -91,6 +113,10 @@ impl Ifcfg {
         let text = self.get(self.options_key()).unwrap_or_default();
         let (mut pairs, mut notes) = (Vec::new(), Vec::new());
         for word in text.split_whitespace() {
+            if word.contains(',') && word.matches('=').count() > 1 {
+                let why = "options stand between blanks, not commas";
+                return Err(self.refuse(self.options_key(), Problem::Unsupported(format!("{word}: {why}"))));
+            }
             let key = word.split('=').next().unwrap_or(word);
             let value = word.rsplit('=').next().unwrap_or(word);
             if OF_MODULE.contains(&key) {

@@ -207,6 +207,20 @@ fn static_routes_are_read_from_files_of_their_own() {
     );
 }
 
+/// A host's address by DHCP, and a bridge above the bond, are nothing that a bond consists of.
+#[test]
+fn an_import_reports_what_xbond_does_not_do() {
+    for line in ["BOOTPROTO=dhcp", "BRIDGE=br0", "OVS_BRIDGE=br0", "DHCPV6C=yes"] {
+        let text = format!("{BOND}{line}\n");
+        let directory = directory(&[("ifcfg-bond0", &text), ("ifcfg-eth0", SLAVE)]);
+        let found = import(directory.path()).unwrap();
+        assert_eq!(found.bonds[0].slaves.len(), 1, "{line}");
+        let noted = found.notes.iter().any(|note| note.to_string().contains(&format!("{line}: xbond")));
+        assert!(noted, "{line}: {:?}", found.notes);
+        assert!(read(directory.path(), Unmonitored::Refuse).is_err(), "{line}");
+    }
+}
+
 // One thing: a table, with a row for each refusal.
 #[test]
 fn refusals_name_file_line_and_remedy() {
@@ -234,6 +248,7 @@ fn refusals_name_file_line_and_remedy() {
             "no mode in BONDING_OPTS, which means balance-rr; xbond does active-backup: write \
              mode=active-backup",
         ),
+        ("BONDING_OPTS='mode=1,miimon=100'", "mode=1,miimon=100: options stand between blanks, not commas"),
         ("BONDING_OPTS='mode=4 miimon=100'", "mode=4: xbond does active-backup (1) only"),
         (
             "BONDING_OPTS='mode=1'",

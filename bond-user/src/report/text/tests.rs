@@ -372,7 +372,7 @@ fn peers_are_a_sentence() {
     let missing = vec!["192.0.2.7 (02:00:00:00:00:07)".to_owned(), "02:00:00:00:00:08".to_owned()];
     let some = Peers { expected: 38, heard: 36, heard_us: Some(4123), asked: 2, missing };
     let table = [
-        (Peers::default(), "no peer had spoken in the 10 s before"),
+        (Peers::default(), "no peer was confirmed in the 10 s before"),
         (
             Peers { expected: 1, heard: 1, heard_us: Some(950), ..Peers::default() },
             "1 of 1 peer heard within 0.9 ms",

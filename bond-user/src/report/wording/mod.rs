@@ -32,6 +32,7 @@ use bond_core::{
     command::{Reason, Trigger},
     damping::Damping,
     name::shell_word,
+    options::{BondOptions, Unmonitored},
     purpose::Purpose,
     watch::Watch,
 };
@@ -225,11 +226,19 @@ pub fn announced(announcement: &Announcement) -> String {
     }
 }
 
+/// Returns the warning about a bond whose slaves nothing monitors, unless that is allowed.
+pub fn unmonitored(bond: &str, options: &BondOptions, allowed: Unmonitored) -> Option<String> {
+    let is_monitored = options.miimon > 0 || options.arp_interval > 0;
+    (!is_monitored && allowed == Unmonitored::Refuse).then(|| {
+        format!("{bond}: nothing monitors its slaves, and one that fails stays active; set miimon=100, or arp_interval")
+    })
+}
+
 /// Returns the text about the peers of a failover.
 pub fn peers(peers: &Peers) -> String {
     let Peers { expected, heard, heard_us, asked, missing } = peers;
     if *expected == 0 {
-        return "no peer had spoken in the 10 s before".to_owned();
+        return "no peer was confirmed in the 10 s before".to_owned();
     }
     let peers = if *expected == 1 { "peer" } else { "peers" };
     let mut text = format!("{heard} of {expected} {peers} heard");

@@ -21,7 +21,7 @@ pub const PATH_BEHIND_PORT: &str = "the bond ends in an existing port: the addre
 /// bond0 was moved.
 pub const PATH_ELSEWHERE: &str = "the bond's interface is in another network namespace, whose routes are not known: targets are probed as before";
 /// `path_target = "gateway"`
-pub const NO_GATEWAY: &str = "path_target=gateway: no IPv4 default route with a gateway leads over the bond; the monitor waits for one";
+pub const NO_GATEWAY: &str = "path_target=gateway: no IPv4 default route with a single gateway leads over the bond; the monitor waits for one, and probes the former gateway, if there was one, until then";
 
 /// `path_target = "gateway"`, and the gateway has an IPv6 address only.
 pub fn path_gateway_ipv6(gateway: Ipv6Addr) -> String {

@@ -205,10 +205,12 @@ impl Running {
         let now = now();
         let earlier = failovers.into_iter().map(|change| Switched::by_data_plane(change, now)).collect();
         // The word is stored a moment before the time is, and the record after both.
-        let (at, by) =
-            last.map_or_else(|| (self.guard_switched_at(), ChangedBy::Guard), |last| (last.at, last.by));
-        let at = if at > self.follower.switch.at { at } else { now };
-        self.follower.followed = Switched::by_data_plane(MissedChange { at, word: found, by }, now);
+        let last =
+            last.unwrap_or(MissedChange { at: self.guard_switched_at(), word: found, by: ChangedBy::Guard });
+        let at = if last.at > self.follower.switch.at { last.at } else { now };
+        // With the generation of the failover, which its announcements have: the word may have changed since, as when the
+        // former slave's link returns.
+        self.follower.followed = Switched::by_data_plane(MissedChange { at, ..last }, now);
         let last = Some(self.follower.followed);
         let followed = Followed { earlier, last, unrecorded, is_adoption: false };
         let _ = self.handle(Event::ActiveChanged { changes: for_engine, active, draining, usable }, followed);

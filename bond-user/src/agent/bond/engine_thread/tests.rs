@@ -1,8 +1,17 @@
 //! A bond on the engine thread, with maps in files and without devices.
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::{
+    collections::VecDeque,
+    io,
+    os::fd::OwnedFd,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
 
-use bond_common::abi::Slot;
+use bond_common::{
+    abi::Slot,
+    clock::decide::Cause,
+    event::{AnnouncedRound, DataPlaneEvent, EventRecord},
+};
 use bond_core::{
     Engine, NewBond, Refusal,
     command::{Reason, Trigger},
@@ -34,7 +43,7 @@ use crate::{
     store::receipts,
     sys::{
         announcer::Announced,
-        dataplane::{MapMirror, fake::mirror_in},
+        dataplane::{Events, MapMirror, OtherVersion, fake::mirror_in},
         directory::{Location, Trust},
         netlink::LinkEvent,
         testing::{found, mac},
@@ -44,9 +53,24 @@ use crate::{
 const UP: Link = Link::new(true);
 const DOWN: Link = Link::new(false);
 
+/// EVENTS, in memory.
+#[derive(Clone, Default)]
+struct Records(Arc<Mutex<VecDeque<EventRecord>>>);
+
+impl Events for Records {
+    fn next(&mut self) -> Option<Result<EventRecord, OtherVersion>> {
+        self.0.lock().unwrap().pop_front().map(Ok)
+    }
+
+    fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
+        Ok(None)
+    }
+}
+
 /// A bond, what its worker would do, and another writer of its maps.
 struct Bench {
     bond: Running,
+    records: Records,
     jobs: Jobs,
     recording: Recording,
     status: watch::Receiver<BondStatus>,
@@ -77,13 +101,14 @@ impl Bench {
             damping: None,
             watch: None,
         };
+        let records = Records::default();
         let (shown, status) = watch::channel(Engine::new(bond.clone()).status());
         let member = Member {
             id: BondId(1),
             bond,
             left: None,
             mirror,
-            records: None,
+            records: Some(Box::new(records.clone())),
             ledger,
             work,
             recording: recording.clone(),
@@ -95,7 +120,7 @@ impl Bench {
         };
         let bond = Running::start(member, None);
         let other = mirror_in(directory.path());
-        Self { bond, jobs, recording, status, other, directory, _orders: (announcements, probes) }
+        Self { bond, records, jobs, recording, status, other, directory, _orders: (announcements, probes) }
     }
 
     /// With slaves that have links; the first is active.
@@ -268,6 +293,26 @@ async fn a_switch_that_comes_after_the_guards_follows_it() {
     let receipt = bench.receipts().await.pop().unwrap();
     assert_eq!((receipt.reason, receipt.seen), (Reason::CarrierGuard, Trigger::Guard));
     assert_eq!(receipt.generation, by_guard.generation());
+}
+
+/// A tick failed over and announced it; then the former slave's link returned, and ACTIVE changed once more.
+#[tokio::test]
+async fn a_failover_is_recorded_with_its_announcement_though_its_slave_has_returned() {
+    let mut bench = Bench::with_slaves(FailOverMac::None, 2).await;
+    bench.other.follow_active(bench.other.maps().active());
+    let by_tick = bench.other.switch(Some(slot(1)), None, 0b10).unwrap();
+    bench.other.switch(Some(slot(1)), None, 0b11).unwrap();
+    let generation = by_tick.generation();
+    let round = AnnouncedRound { generation, sent: 2, macs: 0, is_capped: false, failed: 0, number: 1 };
+    let now = u64::try_from(monotonic().as_nanos()).unwrap();
+    bench.records.0.lock().unwrap().extend([
+        EventRecord::new(now, DataPlaneEvent::Ticked(by_tick, Cause::LinkLost)),
+        EventRecord::new(now + 1, DataPlaneEvent::Announced(round)),
+    ]);
+    bench.bond.data_plane_events(None);
+    let receipt = bench.receipts().await.pop().unwrap();
+    assert_eq!((receipt.generation, receipt.to.as_deref()), (generation, Some("nic1")));
+    assert_eq!(receipt.announced.map(|announcement| announcement.addresses), Some(2));
 }
 
 #[tokio::test]

@@ -40,11 +40,8 @@ impl Worker {
     /// Checks and restores what can be read without RTNL, and has the rest read. The answer is [`Request::RepairPath`].
     pub(super) fn check_path(&mut self) {
         let slaves = self.to_check();
-        let mut found = if self.path.is_time_for_pins() {
-            self.check_pins().0
-        } else {
-            self.path.pin_faults.clone()
-        };
+        let mut found =
+            if self.path.is_time_for_pins() { self.check_pins().0 } else { self.path.pin_faults.clone() };
         self.check_device_maps(slaves.clone(), &mut found);
         self.recording.add(Entry::Path(Part::Maps, found));
         if self.path.is_asked {
