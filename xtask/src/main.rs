@@ -1,6 +1,5 @@
 //! Development tools of xbond. `cargo xtask --help` lists them.
 
-mod dist;
 mod docs;
 mod release;
 mod run;
@@ -35,8 +34,9 @@ enum Verb {
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
     #[command(disable_help_flag = true)]
     Vm(Words),
-    /// Makes the Debian package
-    Dist(dist::DistArguments),
+    /// Makes the Debian package and others
+    #[command(disable_help_flag = true)]
+    Dist(Words),
     /// Builds the book of docs/ into target/book, and checks the links of the documents
     Docs,
     /// Runs what CI omits: the package's life, benchmarks, and the guests on all kernels; takes hours on two
@@ -60,7 +60,7 @@ fn main() -> Result<ExitCode> {
         Verb::Test(arguments) => test::run(&arguments),
         Verb::Bench(arguments) => forward("xtask-bench", &arguments),
         Verb::Vm(arguments) => forward("xtask-vm", &arguments),
-        Verb::Dist(arguments) => dist::run(&arguments),
+        Verb::Dist(arguments) => forward("xtask-dist", &arguments),
         Verb::Docs => docs::run(),
         Verb::ReleaseCheck(arguments) => release::run(&arguments),
         Verb::Tidy => tidy::run(),

@@ -68,7 +68,7 @@ pub struct ReleaseCheckArguments {
 enum Part {
     /// The lab of the reference scenario under each fail_over_mac: run
     Lab,
-    /// The life of the Debian package in a clean root: dist --test
+    /// The packages, and the life of the Debian package in a clean root: dist --all --test
     Dist,
     /// Whether all benchmarks still work: bench --quick
     Bench,
@@ -120,7 +120,7 @@ fn commands(arguments: &ReleaseCheckArguments) -> Vec<Vec<String>> {
     let parts = Part::value_variants().iter().filter(|part| wanted(part));
     let lines = parts.flat_map(|part| match part {
         Part::Lab => vec![vec!["run"]],
-        Part::Dist => vec![vec!["dist", "--test"]],
+        Part::Dist => vec![vec!["dist", "--all", "--test"]],
         Part::Bench => vec![vec!["bench", "--quick"]],
         Part::Vm => vec![vec!["vm", "--kernel", &arguments.compared]],
         Part::Nics => vec![vec!["vm", "nics", "--kernel", &arguments.compared]],
@@ -188,7 +188,7 @@ mod tests {
     fn all_parts_run_unless_some_are_named() {
         let all = lines(&[], &[]);
         assert_eq!(all.len(), 5 + TESTED.len());
-        assert_eq!(all[..3], ["run", "dist --test", "bench --quick"]);
+        assert_eq!(all[..3], ["run", "dist --all --test", "bench --quick"]);
         let some = lines(&["6.1", COMPARED], &[Part::VmTests]);
         assert!(some[0].starts_with("vm tests --kernel 6.1 --program prog_run --program "), "{some:?}");
         assert_eq!(some[1..], ["vm tests --kernel 6.12"]);

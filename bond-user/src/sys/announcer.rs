@@ -544,7 +544,8 @@ fn is_running(socket: &OwnedFd, ifindex: u32) -> bool {
         *to = *from as libc::c_char;
     }
     // SAFETY: the kernel reads the name, which ends with a zero, and writes the flags.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS, &raw mut request) };
+    // The number has one type in glibc and another one in musl.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFFLAGS as _, &raw mut request) };
     // SAFETY: the kernel has written this member.
     result == 0 && libc::c_int::from(unsafe { request.ifr_ifru.ifru_flags }) & libc::IFF_RUNNING != 0
 }

@@ -2,6 +2,7 @@
 
 #![warn(clippy::missing_errors_doc)]
 
+pub mod debian;
 pub mod machine;
 pub mod parity;
 pub mod setup;

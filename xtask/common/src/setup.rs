@@ -139,6 +139,20 @@ pub fn ensure_tools(tools: &[(&'static str, &'static str)]) -> Result<()> {
     Ok(())
 }
 
+/// Checks a file that only one verb reads, at the path where a Debian package installs it.
+///
+/// # Errors
+/// The file is missing, and its package cannot be installed.
+pub fn ensure_file(path: &'static str, package: &'static str) -> Result<()> {
+    if !Path::new(path).exists() {
+        provide(&[Lack::Tool { program: path, package }])?;
+    }
+    if !Path::new(path).exists() {
+        bail!("still missing after the installation of {package}: {path}");
+    }
+    Ok(())
+}
+
 /// Returns the toolchain that compiles the BPF programs, as bond-user's build script chooses it: a directory, `/usr` for
 /// Debian's, or the name of a toolchain of rustup.
 pub fn bpf_toolchain() -> String {
