@@ -57,7 +57,10 @@ fn main() -> Result<ExitCode> {
     match Cli::parse().verb {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Run(arguments) => run::run(&arguments),
-        Verb::Test(arguments) => test::run(&arguments),
+        Verb::Test(arguments) => match &arguments.apart {
+            Some(test::Apart::Dialects(words)) => forward("xtask-dialects", words),
+            None => test::run(&arguments),
+        },
         Verb::Bench(arguments) => forward("xtask-bench", &arguments),
         Verb::Vm(arguments) => forward("xtask-vm", &arguments),
         Verb::Dist(arguments) => forward("xtask-dist", &arguments),

@@ -9,15 +9,20 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use clap::Args;
+use clap::{Args, Subcommand};
 
 use xtask_common::{machine, setup};
+
+use crate::Words;
 
 /// The variable for the number of tests that the runner runs concurrently.
 const THREADS: &str = "RUST_TEST_THREADS";
 
 #[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct TestArguments {
+    #[command(subcommand)]
+    pub apart: Option<Apart>,
     /// Only the unit tests, which need no root
     #[arg(long)]
     unit: bool,
@@ -27,6 +32,14 @@ pub struct TestArguments {
     /// For the test runner: a filter, --test-threads, --nocapture, ...
     #[arg(last = true)]
     runner: Vec<String>,
+}
+
+/// Tests that run by hand only.
+#[derive(Subcommand)]
+pub enum Apart {
+    /// Compares what `xbond import` reads with what netplan, networkd, NetworkManager and ifupdown do
+    #[command(disable_help_flag = true)]
+    Dialects(Words),
 }
 
 /// Runs the unit tests and the namespace tests.
