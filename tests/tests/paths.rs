@@ -5,6 +5,7 @@ mod common;
 mod pinned;
 
 use std::{
+    net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
@@ -17,8 +18,8 @@ use nix::sys::signal::Signal;
 use pinned::Pinned;
 use serde_json::{Value, json};
 use xbond_tests::{
-    Cut, Flow, FlowOptions, HOST_V4, Lab, PEER_V4, Recovery, TwoWay, Xbond, figures::quantile, lab::Datapath,
-    skip_if_unable, xbond::cli,
+    Cut, Flow, FlowOptions, HOST_V4, Lab, NetNs, PEER_V4, Recovery, TwoWay, Xbond, figures::quantile,
+    lab::Datapath, netns::unique_stem, skip_if_unable, xbond::cli,
 };
 
 const POLICIES: [&str; 3] = ["none", "active", "follow"];
@@ -536,6 +537,35 @@ fn nics_receive_the_answers_to_probes_of_backups() {
     xbond.kill().unwrap();
     cli(&lab.host, ["down", BOND, "--force"]).unwrap();
     assert!(SLAVES.iter().all(|nic| filter_of(&lab, nic).is_empty()));
+}
+
+/// A macvlan above bond0 has the permanent MAC address of the backup, by which that would be probed.
+#[test]
+fn probes_of_backups_take_no_frames_of_a_guest() {
+    const GUEST: Ipv4Addr = Ipv4Addr::new(192, 168, 99, 109);
+    skip_if_unable!();
+    let _turn = concurrently();
+    let lab = builder(Datapath::Tc).two_switches().build().unwrap();
+    let xbond = monitored(&lab, Datapath::Tc, &["fail_over_mac=none"]);
+    let permanent = slave(&show(&xbond), SLAVES[1])["permanent_mac"].as_str().unwrap().to_owned();
+    let guest = NetNs::create(&format!("{}-guest", unique_stem())).unwrap();
+    lab.host
+        .ip(&format!("link add mv0 link {BOND} address {permanent} type macvlan mode bridge"))
+        .and_then(|_| lab.host.ip(&format!("link set mv0 netns {}", guest.name())))
+        .and_then(|_| guest.ip("link set mv0 up"))
+        .and_then(|_| guest.ip(&format!("address add {GUEST}/24 dev mv0")))
+        .unwrap();
+    eventually("the guest speaks", || guest.ping(PEER_V4.into(), 1).unwrap().received, |found| *found == 1);
+    // Its own, and the one by which it is probed now.
+    eventually("another address", || filter_of(&lab, SLAVES[1]), |filter| filter.len() == 2);
+    guest.ping(PEER_V4.into(), 1).unwrap();
+    let options = FlowOptions { rate: 500, ..FlowOptions::default() };
+    let flow = Flow::start((&lab.peer, PEER_V4.into()), (&guest, GUEST.into()), options).unwrap();
+    // Three probes of the backup.
+    flow.wait_for_more(1500).unwrap();
+    let report = flow.stop().unwrap();
+    assert_eq!(report.lost, 0, "of {}", report.sent);
+    xbond.stop().unwrap();
 }
 
 /// An agent that is stopped for long changes nothing, nor does it when it is resumed.

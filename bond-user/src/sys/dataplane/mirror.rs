@@ -43,6 +43,8 @@ pub struct MapMirror {
     learned: Mutex<Mac>,
     /// The MAC addresses of BEHIND, as they were read last.
     behind: Mutex<HashSet<Mac>>,
+    /// Those that devices above bond0 have, macvlans in other namespaces for example. BEHIND has none that is a slave's, too.
+    above: Mutex<HashSet<Mac>>,
 }
 
 /// A target of the path monitor, with the frames that probe it.
@@ -103,6 +105,7 @@ impl MapMirror {
             path: Mutex::new(maps.clock().map(|clock| clock.path().entry()).unwrap_or_default()),
             learned: Mutex::new(maps.learned()),
             behind: Mutex::default(),
+            above: Mutex::default(),
             maps,
         }
     }
@@ -358,9 +361,15 @@ impl MapMirror {
         Ok(())
     }
 
-    /// Returns whether a MAC address is that of a host behind the bond, as of the last [`Self::read_behind`].
+    /// Sets which MAC addresses devices above bond0 have, for [`Self::is_behind`].
+    pub fn set_above(&self, macs: &[Mac]) {
+        *locked(&self.above) = macs.iter().copied().collect();
+    }
+
+    /// Returns whether a MAC address is that of a host behind the bond, or of a device above it, as of the last
+    /// [`Self::read_behind`] and [`Self::set_above`].
     pub fn is_behind(&self, mac: Mac) -> bool {
-        locked(&self.behind).contains(&mac)
+        locked(&self.behind).contains(&mac) || locked(&self.above).contains(&mac)
     }
 
     /// Changes PATH_MONITOR, but for its frames. A bond without a clock has none.

@@ -194,6 +194,7 @@ impl Worker {
         let Host::Pair { bond, .. } = self.host else { return Ok(()) };
         let devices = &*self.devices;
         let mut wanted = devices.unicast(bond).await?;
+        self.mirror.set_above(&wanted);
         wanted.extend(self.prearmed);
         for mac in self.probed_by().await? {
             if !wanted.contains(&mac) {
