@@ -12,9 +12,13 @@ mod journal;
 mod json;
 mod text;
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    env,
+    io::{self, IsTerminal as _},
+};
 
-use tracing_subscriber::{EnvFilter, Layer as _, layer::SubscriberExt as _, registry};
+use tracing::Level;
+use tracing_subscriber::{Layer as _, filter::Targets, layer::SubscriberExt as _, registry};
 
 pub use self::facts::{FIELDS, Facts, of};
 use super::lines;
@@ -31,8 +35,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// netlink-proto warns of answers without a waiting request, such as an abandoned one, which is normal.
-const DEFAULT_FILTER: &str = "info,netlink_proto=error";
+/// The variable with the filter.
+const FILTER_VARIABLE: &str = "RUST_LOG";
 
 /// Starts the log, INFO and above unless RUST_LOG sets another filter. It does not wait for readers.
 ///
@@ -40,7 +44,7 @@ const DEFAULT_FILTER: &str = "info,netlink_proto=error";
 /// It was started before.
 pub fn start(format: LogFormat) -> anyhow::Result<()> {
     tracing_log::LogTracer::init()?;
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_FILTER));
+    let filter = filter(env::var(FILTER_VARIABLE).ok().as_deref());
     let is_in_journal = format == LogFormat::Auto && start_journal();
     let layer = match format {
         _ if is_in_journal => entry::LogEntries(journal::datagram).boxed(),
@@ -54,6 +58,16 @@ pub fn start(format: LogFormat) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Returns the filter of this text: levels, or targets with levels, as `debug,netlink_proto=error`. Another text, or none, is
+/// the default.
+fn filter(text: Option<&str>) -> Targets {
+    let wanted = text.filter(|text| !text.is_empty()).and_then(|text| text.parse().ok());
+    // netlink-proto warns of answers without a waiting request, such as an abandoned one, which is normal.
+    wanted.unwrap_or_else(|| {
+        Targets::new().with_default(Level::INFO).with_target("netlink_proto", Level::ERROR)
+    })
+}
+
 /// Has the lines of the log go to systemd's journal, if that reads standard error. Returns whether they do.
 fn start_journal() -> bool {
     if !journal::reads(io::stderr()) {
@@ -63,5 +77,30 @@ fn start_journal() -> bool {
         Ok(socket) => lines::send_log_to(socket, journal::plain),
         // journald reads standard error, so a line still arrives, without its fields.
         Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::filter;
+
+    #[test]
+    fn a_filter_is_a_level_or_levels_of_targets() {
+        let table = [
+            (None, "bond_user", Level::INFO, true),
+            (None, "bond_user", Level::DEBUG, false),
+            (None, "netlink_proto::handle", Level::WARN, false),
+            (Some(""), "bond_user", Level::INFO, true),
+            (Some("bond_user=loud"), "bond_user", Level::INFO, true),
+            (Some("debug"), "bond_user::agent", Level::DEBUG, true),
+            (Some("warn"), "bond_user", Level::INFO, false),
+            (Some("warn,bond_user=debug"), "bond_user::agent", Level::DEBUG, true),
+            (Some("warn,bond_user=debug"), "hyper", Level::INFO, false),
+        ];
+        for (text, target, level, is_logged) in table {
+            assert_eq!(filter(text).would_enable(target, &level), is_logged, "{text:?} {target} {level}");
+        }
     }
 }
