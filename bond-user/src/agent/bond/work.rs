@@ -334,7 +334,7 @@ impl Waiting {
         };
         // A client that waits for the end waits for the pending checks, too; once, since something may change for ever.
         if (check || settles && !self.has_checked_to_settle) && !self.pending.is_empty() {
-            self.has_checked_to_settle = true;
+            self.has_checked_to_settle = settles;
             return Some(Job::Check(std::mem::take(&mut self.pending)));
         }
         self.has_checked_to_settle = false;
@@ -635,6 +635,18 @@ mod tests {
             assert_eq!(name(waiting.take(false)), expected);
         }
         assert_eq!(name(waiting.take(true)), "check");
+    }
+
+    /// What changed after a check that was due is checked before the answer, as the address of a bond that was just made.
+    #[test]
+    fn settling_polls_after_a_check_that_was_due() {
+        let mut waiting = Waiting::default();
+        waiting.pending.addresses.insert(7);
+        assert_eq!(name(waiting.take(true)), "check");
+        let (settle, _settled) = settle();
+        waiting.pending.addresses.insert(7);
+        waiting.requests.push_back(settle);
+        assert_eq!(all(&mut waiting, false), ["check", "settle"]);
     }
 
     #[tokio::test]
