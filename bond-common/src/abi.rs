@@ -463,6 +463,9 @@ impl BondEntry {
     pub const OBSERVE: u32 = 1 << 11;
     /// Flag: the path monitor is on; programs note answers of its targets in PATH_HEARD. Without it no packet has that cost.
     pub const PATH: u32 = 1 << 12;
+    /// Flag for the next agent, which programs do not read: a first slave that cannot change its MAC address has turned the
+    /// policy to `active`, whatever is configured, and whether or not that slave is still there.
+    pub const POLICY_TURNED: u32 = 1 << 13;
 
     /// Creates the entry of a bond in the current [`ABI_VERSION`], without flags and without bond0's device.
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {

@@ -1,12 +1,12 @@
 //! One bond on the engine thread: its engine, and the execution of what that asks for.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{Arc, atomic::AtomicBool},
 };
 
 use bond_common::{
-    abi::{DeviceHandle, Rank, SlaveEntry, Slot},
+    abi::{BondEntry, DeviceHandle, Rank, SlaveEntry, Slot},
     names,
 };
 use bond_core::{
@@ -82,7 +82,7 @@ pub(super) struct Running {
     pub(super) ledger: Arc<Ledger>,
     /// Answered as soon as nothing is pending.
     settling: Vec<oneshot::Sender<()>>,
-    releasing: HashMap<Slot, Releasing>,
+    releasing: BTreeMap<Slot, Releasing>,
 }
 
 /// A client that waits for the release of a slave.
@@ -147,7 +147,7 @@ impl Running {
             misdirections,
             ledger,
             settling: Vec::new(),
-            releasing: HashMap::new(),
+            releasing: BTreeMap::new(),
         };
         running.execute(reader);
         // The data plane may have changed ACTIVE since it was read for this.
@@ -317,7 +317,9 @@ impl Running {
 
     fn publish(&mut self, publish: Publish, times: DecisionTimes) {
         match publish {
-            Publish::SetPolicy(policy) => self.mirror.update_bond(|bond| bond.with_policy(policy)),
+            Publish::SetPolicy(policy) => self.mirror.update_bond(|bond| {
+                bond.with_policy(policy).with_flags(bond.flags() | BondEntry::POLICY_TURNED)
+            }),
             Publish::WriteSlave { slot, ifindex, wire_mac, permanent_mac, queue_id } => {
                 let mut known = self.mirror.slave(slot);
                 if known.ifindex() != ifindex {

@@ -43,7 +43,9 @@ impl Worker {
     pub(super) async fn set_options(&mut self, options: &BondOptions) {
         let guard = GuardState::new(self.wanted.guard, self.data_plane.kernel(), options);
         self.mirror.update_bond(|bond| {
-            let flags = bond.flags() & !OPTION_FLAGS | option_flags(options, guard);
+            let is_other = bond.policy() != options.fail_over_mac;
+            let settled = if is_other { BondEntry::POLICY_TURNED } else { 0 };
+            let flags = bond.flags() & !(OPTION_FLAGS | settled) | option_flags(options, guard);
             bond.with_flags(flags).with_policy(options.fail_over_mac)
         });
         let (guard, kernel) = (self.wanted.guard, self.data_plane.kernel());

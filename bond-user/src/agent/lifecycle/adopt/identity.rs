@@ -70,7 +70,8 @@ fn entry(
     let guard = GuardState::new(config.guard, &machine.kernel, options);
     // The path monitor does not stop meanwhile: without what slaves note, every path would be silent.
     let stays = BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT | BondEntry::PATH;
-    let kept = found.flags() & stays;
+    let turned = if options.fail_over_mac == found.policy() { BondEntry::POLICY_TURNED } else { 0 };
+    let kept = found.flags() & (stays | turned);
     let host_mac = match (host, bond) {
         // The former agent was changing it. In all other cases a different MAC address was set by another process.
         (Host::Pair { .. }, Some(bond)) if found.has(BondEntry::HOST_MAC_MOVES) => bond.mac,

@@ -1,6 +1,6 @@
 //! What of a bond is taken over: decided from what is wanted and what was observed, without a system call.
 
-use bond_common::abi::Slot;
+use bond_common::abi::{BondEntry, Slot};
 use bond_core::options::{BondOptions, FailOverMac};
 
 use super::{
@@ -234,8 +234,9 @@ fn policy(config: &BondConfig, seen: &SeenBond, is_empty: bool) -> Result<BondOp
     if found == wanted || is_empty {
         return Ok(options);
     }
-    // A first slave that cannot change its MAC turned the policy.
-    if found == FailOverMac::Active && seen.has_fixed_mac {
+    // A first slave that cannot change its MAC turned the policy. It may have left since. A former version did not note it.
+    let was_turned = seen.entry.has(BondEntry::POLICY_TURNED) || seen.has_fixed_mac;
+    if found == FailOverMac::Active && was_turned {
         options.fail_over_mac = found;
         return Ok(options);
     }

@@ -174,6 +174,15 @@ fn what_does_not_fit_is_refused_with_the_reason() {
             },
             "nic0 replaced, nic1 replaced",
         ),
+        (
+            SLAVES,
+            // That slave has left since.
+            &|seen| {
+                of_active(seen);
+                seen.entry = seen.entry.with_flags(BondEntry::POLICY_TURNED);
+            },
+            "nic0 replaced, nic1 replaced",
+        ),
     ]);
 }
 
