@@ -119,7 +119,7 @@ impl Agent {
             let _one_at_a_time = self.machine.enslaving.lock().await;
             restore_returned(&self.machine).await;
         }
-        let failures = self.bring_up(config.bonds, signals).await?;
+        let failures = self.bring_up(config.bonds, async || signals.end().await).await?;
         self.keep_in_mind(failures).await?;
         for name in self.orphaned() {
             log::of(&name).warn(ORPHANED);
@@ -127,11 +127,15 @@ impl Agent {
         Ok(sources)
     }
 
-    /// Adopts or creates the bonds. Returns those of files that could not be brought up.
+    /// Adopts or creates the bonds, until `end` becomes ready. Returns those of files that could not be brought up.
     ///
     /// # Errors
-    /// A signal ended it, or a bond that was given by flags could not be brought up.
-    async fn bring_up(&self, bonds: Vec<BondConfig>, signals: &mut Signals) -> Result<Failures, AgentError> {
+    /// It was ended, or a bond that was given by flags could not be brought up.
+    pub(in crate::agent) async fn bring_up(
+        &self,
+        bonds: Vec<BondConfig>,
+        mut end: impl AsyncFnMut(),
+    ) -> Result<Failures, AgentError> {
         let mut failures = Vec::new();
         for bond in bonds {
             let (name, wanted) = (bond.name.clone(), bond.clone());
@@ -140,8 +144,9 @@ impl Agent {
             let answer = match self.adopt(id, &bond, missing).await {
                 Ok(Adoption::Done) => Ok(()),
                 Ok(Adoption::NothingLeft) => tokio::select! {
+                    biased;
+                    () = end() => Err(AgentError::Interrupted),
                     answer = self.make(id, bond, missing) => answer,
-                    () = signals.end() => Err(AgentError::Interrupted),
                 },
                 Err(error) => Err(error),
             };
@@ -162,7 +167,7 @@ impl Agent {
     ///
     /// # Errors
     /// No bond is up, so there is nothing to serve, as with flags. A bond whose trial is over does not count.
-    async fn keep_in_mind(&self, failures: Failures) -> Result<(), AgentError> {
+    pub(in crate::agent) async fn keep_in_mind(&self, failures: Failures) -> Result<(), AgentError> {
         let is_over = |(_, error): &(_, AgentError)| matches!(error, AgentError::TrialOver { .. });
         let is_refused = self.bonds().is_empty() && !failures.iter().any(is_over);
         for (bond, error) in failures {

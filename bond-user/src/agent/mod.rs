@@ -52,6 +52,8 @@ mod queues;
 mod ready;
 mod run;
 pub mod server;
+#[cfg(any(test, feature = "fake"))]
+pub mod simulated;
 mod upkeep;
 
 use std::{
@@ -323,7 +325,7 @@ impl Agent {
     }
 }
 
-#[cfg(test)]
+#[cfg(any(test, feature = "fake"))]
 impl Agent {
     /// Returns an agent of bonds in memory, without files of its own and without a control socket.
     fn in_memory(machine: Machine) -> Result<Self, AgentError> {

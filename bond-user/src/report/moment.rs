@@ -8,6 +8,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(any(test, feature = "fake"))]
+use crate::sys::fake::time;
+
 /// A moment for people and for programs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Moment {
@@ -26,7 +29,7 @@ impl Moment {
     /// Converts a recent time of CLOCK_MONOTONIC.
     pub fn at(monotonic: Duration) -> Self {
         let ago = self::monotonic().saturating_sub(monotonic);
-        let wall = SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
+        let wall = wall().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH);
         let time = humantime::format_rfc3339_micros(wall).to_string();
         Self { time, monotonic_us: micros(monotonic) }
     }
@@ -46,12 +49,29 @@ impl Moment {
 /// Returns CLOCK_MONOTONIC of the machine, which bpf_ktime_get_ns also returns. In a time namespace, for example of a
 /// container that was moved from another machine, the clock of processes differs from it by an offset.
 pub fn monotonic() -> Duration {
+    #[cfg(any(test, feature = "fake"))]
+    if let Some(time) = time::monotonic() {
+        return time;
+    }
     of_machine(nix::time::ClockId::CLOCK_MONOTONIC, OFFSETS.monotonic)
 }
 
 /// Returns CLOCK_BOOTTIME of the machine, which runs while the machine is suspended, too.
 pub fn boottime() -> Duration {
+    #[cfg(any(test, feature = "fake"))]
+    if let Some(time) = time::boottime() {
+        return time;
+    }
     of_machine(nix::time::ClockId::CLOCK_BOOTTIME, OFFSETS.boottime)
+}
+
+/// Returns the time of day.
+fn wall() -> SystemTime {
+    #[cfg(any(test, feature = "fake"))]
+    if let Some(time) = time::wall() {
+        return SystemTime::UNIX_EPOCH + time;
+    }
+    SystemTime::now()
 }
 
 fn of_machine(clock: nix::time::ClockId, offset: Offset) -> Duration {
@@ -68,6 +88,10 @@ fn of_machine(clock: nix::time::ClockId, offset: Offset) -> Duration {
 pub fn boottime_ahead() -> i128 {
     /// Both clocks are read within this time, or read again.
     const AT_ONCE: i128 = 1_000_000;
+    #[cfg(any(test, feature = "fake"))]
+    if let Some(time) = time::boottime_ahead() {
+        return time.as_nanos() as i128;
+    }
     let read =
         |clock| nix::time::clock_gettime(clock).map_or(Duration::ZERO, Duration::from).as_nanos() as i128;
     let both = || {

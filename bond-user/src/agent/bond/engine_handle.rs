@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// One bond of this agent. Numbers are not used again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BondId(pub u32);
 
 /// What the thread receives.
@@ -137,6 +137,9 @@ pub struct EngineHandle {
     flags: Arc<Mutex<Flags>>,
     /// There is something in `flags`.
     raised: Sender<()>,
+    /// Wakes an engine that is a task.
+    #[cfg(any(test, feature = "fake"))]
+    added: Arc<tokio::sync::Notify>,
 }
 
 /// What the thread reads.
@@ -145,6 +148,9 @@ pub(super) struct EngineInputs {
     /// There is something in `flags`.
     pub raised: Receiver<()>,
     pub flags: Arc<Mutex<Flags>>,
+    /// Notified with each input and flag, for an engine that is a task.
+    #[cfg(any(test, feature = "fake"))]
+    pub added: Arc<tokio::sync::Notify>,
 }
 
 /// What the thread has to read again: the last state, and not how often it changed.
@@ -162,12 +168,43 @@ impl EngineHandle {
         let (inputs, received) = bounded(INPUTS);
         let (raised, seen) = bounded(1);
         let flags = Arc::<Mutex<Flags>>::default();
-        (Self { inputs, flags: Arc::clone(&flags), raised }, EngineInputs { received, raised: seen, flags })
+        #[cfg(any(test, feature = "fake"))]
+        let added = Arc::<tokio::sync::Notify>::default();
+        let ends = EngineInputs {
+            received,
+            raised: seen,
+            flags: Arc::clone(&flags),
+            #[cfg(any(test, feature = "fake"))]
+            added: Arc::clone(&added),
+        };
+        let handle = Self {
+            inputs,
+            flags,
+            raised,
+            #[cfg(any(test, feature = "fake"))]
+            added,
+        };
+        (handle, ends)
     }
 
     fn send(&self, input: Input) {
         // A thread that is gone has nothing left to decide.
         let _ = self.inputs.send((now(), input));
+        #[cfg(any(test, feature = "fake"))]
+        self.added.notify_one();
+    }
+
+    fn raise(&self) {
+        // If it is raised already, the thread has not read the flags since.
+        let _ = self.raised.try_send(());
+        #[cfg(any(test, feature = "fake"))]
+        self.added.notify_one();
+    }
+
+    /// Returns the number of inputs that wait.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn waiting(&self) -> usize {
+        self.inputs.len()
     }
 
     fn send_to(&self, bond: BondId, input: BondInput) {
@@ -207,14 +244,13 @@ impl EngineHandle {
             flags.events.push(bond);
         }
         drop(flags);
-        // If it is raised already, the thread has not read the flags since.
-        let _ = self.raised.try_send(());
+        self.raise();
     }
 
     /// A device of this network namespace changed or vanished.
     pub fn device(&self, event: LinkEvent) {
         locked(&self.flags).links.put(now(), event);
-        let _ = self.raised.try_send(());
+        self.raise();
     }
 
     /// Sends a fact.

@@ -24,7 +24,13 @@ pub mod ring_reader;
 pub mod work;
 pub mod worker;
 
-/// Runs what waits for RTNL inside a system call, for as long as another process holds it, while other tasks run.
+use tokio::runtime::{Handle, RuntimeFlavor};
+
+/// Runs what waits for RTNL inside a system call, for as long as another process holds it, while other tasks run. A
+/// runtime of one thread, as simulators have, has no other thread for them.
 fn waiting<T>(work: impl FnOnce() -> T) -> T {
-    tokio::task::block_in_place(work)
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::CurrentThread) => work(),
+        _ => tokio::task::block_in_place(work),
+    }
 }

@@ -113,6 +113,7 @@ impl PathTargets {
             let wanted = orders.borrow_and_update().clone();
             self.look_up(&wanted).await;
             tokio::select! {
+                biased;
                 changed = orders.changed() => if changed.is_err() {
                     return;
                 },

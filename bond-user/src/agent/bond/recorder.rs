@@ -175,8 +175,9 @@ async fn run(mut receipt_writer: ReceiptWriter, shared: Arc<Mailbox<Waiting>>) {
             None if closed => return,
             None => match receipt_writer.overdue() {
                 Some(overdue) => tokio::select! {
-                    () = added => {}
+                    biased;
                     () = sleep_until(Instant::now() + overdue) => receipt_writer.catch_up(),
+                    () = added => {}
                 },
                 None => added.await,
             },

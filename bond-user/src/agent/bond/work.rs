@@ -459,6 +459,7 @@ impl Jobs {
             match next_check.filter(|_| wants_look) {
                 Some(at) => {
                     tokio::select! {
+                        biased;
                         () = added => {}
                         () = sleep_until(at) => {}
                     }

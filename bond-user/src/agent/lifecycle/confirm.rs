@@ -175,6 +175,7 @@ impl Confirmation {
                 State::Ending => future::pending().await,
             };
             tokio::select! {
+                biased;
                 () = sleep(left) => {}
                 () = changed => {}
             }

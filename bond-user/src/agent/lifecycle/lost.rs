@@ -6,9 +6,10 @@
 //! - A bond whose device was deleted in the agent's own namespace: an administrator did that, and it stays away until a
 //!   request makes it again.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bond_core::name::{BondName, shell_word};
+use tokio::time::Instant;
 
 use crate::{
     agent::{Agent, AgentError, Bond, Outcome, Phase},

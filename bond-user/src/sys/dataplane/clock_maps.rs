@@ -104,6 +104,17 @@ impl ClockMaps {
         self.ticks.load(0)
     }
 
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) fn store_ticks(&self, entry: TickEntry) {
+        self.ticks.store(0, entry);
+    }
+
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) fn exchange_turn(&self, known: ClaimedRounds, next: ClaimedRounds) -> bool {
+        let turn = self.ticks.word(0, TickEntry::TURN);
+        turn.compare_exchange(known.bits(), next.bits(), Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
     /// Returns the number of frames for the bond that the slave in this slot received as a backup.
     pub fn misdirected(&self, slot: Slot) -> u64 {
         self.misdirected.load(slot.index()).frames

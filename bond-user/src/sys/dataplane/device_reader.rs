@@ -13,7 +13,24 @@ use super::{
 
 /// Asks the kernel for a device's state without netlink, and so without RTNL.
 pub struct DeviceReader {
-    object: Ebpf,
+    source: Source,
+}
+
+enum Source {
+    Programs(Box<Ebpf>),
+    #[cfg(any(test, feature = "fake"))]
+    Memory(crate::sys::fake::FakeKernel),
+}
+
+impl Source {
+    /// Returns the loaded programs; `None` for a kernel in memory, which has none.
+    fn programs(&self) -> Option<&Ebpf> {
+        match self {
+            Self::Programs(object) => Some(object),
+            #[cfg(any(test, feature = "fake"))]
+            Self::Memory(_) => None,
+        }
+    }
 }
 
 /// The loopback device, which every network namespace has.
@@ -43,14 +60,21 @@ impl DeviceReader {
         // Without it devices are asked one by one.
         let _ = load(&mut object, names::DEVICE_LINKS, Hook::Tc)
             .inspect_err(|error| tracing::info!("links are read one by one: {error}"));
-        let reader = Self { object };
+        let reader = Self { source: Source::Programs(Box::new(object)) };
         // A reader that cannot read would be asked, in vain, at every poll.
         reader.read(LOOPBACK)?;
         Ok(reader)
     }
 
+    /// Returns the reader of the devices of a kernel in memory.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn in_memory(kernel: crate::sys::fake::FakeKernel) -> Self {
+        Self { source: Source::Memory(kernel) }
+    }
+
     fn program(&self, name: &'static str) -> Result<&SchedClassifier, DataPlaneError> {
-        let program = self.object.program(name).and_then(|program| program.try_into().ok());
+        let object = self.source.programs().ok_or(DataPlaneError::Missing(name))?;
+        let program = object.program(name).and_then(|program| program.try_into().ok());
         program.ok_or(DataPlaneError::Missing(name))
     }
 
@@ -60,6 +84,10 @@ impl DeviceReader {
     /// # Errors
     /// The program is not loaded, or the kernel does not run it ([`DataPlaneError::Program`]).
     pub fn with_link(&self, devices: &[LinkQuestion]) -> Result<Vec<bool>, DataPlaneError> {
+        #[cfg(any(test, feature = "fake"))]
+        if let Source::Memory(kernel) = &self.source {
+            return Ok(devices.iter().map(|device| kernel.answers(device)).collect());
+        }
         let mut answers = Vec::with_capacity(devices.len());
         for questions in devices.chunks(LinkQuestion::MOST) {
             let mut frame = vec![0; ETHERNET_HEADER];
@@ -84,6 +112,10 @@ impl DeviceReader {
     /// # Errors
     /// The state could not be read: nothing is known of the device then, and least of all that its link is down.
     pub fn read(&self, ifindex: u32) -> Result<Option<DeviceState>, DataPlaneError> {
+        #[cfg(any(test, feature = "fake"))]
+        if let Source::Memory(kernel) = &self.source {
+            return Ok(kernel.device_state(ifindex));
+        }
         let error = |reason: String| DataPlaneError::DeviceState { ifindex, reason };
         let mut context = [0; SKB_CONTEXT];
         context[SKB_CONTEXT_IFINDEX..SKB_CONTEXT_IFINDEX + 4].copy_from_slice(&ifindex.to_ne_bytes());

@@ -1,11 +1,15 @@
 //! A data plane without programs: its maps are files, and its pins say which device a program would be at.
 
+mod ring;
+mod words;
+
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     os::fd::OwnedFd,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aya_log::EbpfLogger;
@@ -20,10 +24,11 @@ use bond_common::{
 };
 use nix::errno::Errno;
 
+pub use self::{ring::Ring, words::ProgramMaps};
 use super::{
     Attachment, BehindMap, ClockEnd, DataPlane, DataPlaneError, DataPlanes, DeviceLink, Events, Fault,
-    FormerMacs, HeardMap, Hook, Kernel, MapMirror, Maps, OtherVersion, Pinned, Pins, Port, Replaced,
-    SlotCounters, Unfit, Watched,
+    FormerMacs, HeardMap, Hook, Kernel, MapMirror, Maps, Pinned, Pins, Port, Replaced, SlotCounters, Unfit,
+    Watched,
     mapped::Mapped,
     pins::{self, PORT_PIN, TICK_PATH_PIN, TICK_PIN, remove_pins_of, slave_pin},
 };
@@ -41,19 +46,41 @@ const PROGRAM: u32 = 1;
 pub struct FakeDataPlanes {
     kernel: FakeKernel,
     types: Arc<Kernel>,
+    /// EVENTS, by the directory of the pins. They outlive agents.
+    rings: Rings,
+}
+
+/// EVENTS of the bonds of a machine. Clones are the same ones.
+#[derive(Clone, Default)]
+pub struct Rings(Arc<Mutex<BTreeMap<PathBuf, Ring>>>);
+
+impl Rings {
+    fn of(&self, dir: &Location) -> Ring {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(dir.path()).or_default().clone()
+    }
+
+    fn remove(&self, dir: &Location) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&dir.path());
+    }
 }
 
 impl FakeDataPlanes {
     /// Returns the data planes of a kernel in memory.
     pub fn new(kernel: FakeKernel, types: Arc<Kernel>) -> Self {
-        Self { kernel, types }
+        Self::with_rings(kernel, types, Rings::default())
+    }
+
+    /// Returns the data planes of a kernel in memory whose EVENTS another agent may have left.
+    pub fn with_rings(kernel: FakeKernel, types: Arc<Kernel>, rings: Rings) -> Self {
+        Self { kernel, types, rings }
     }
 
     fn open(&self, dir: &Location, hook: Hook) -> Result<Box<dyn DataPlane>, DataPlaneError> {
         let pins = pins::open(dir)?;
         let mirror = MapMirror::new(Arc::new(open_maps(|name| pins.path_of(name))?));
         let (kernel, types) = (self.kernel.clone(), Arc::clone(&self.types));
-        Ok(Box::new(FakeDataPlane { kernel, types, dir: dir.clone(), hook, mirror: Arc::new(mirror) }))
+        let (dir, rings) = (dir.clone(), self.rings.clone());
+        Ok(Box::new(FakeDataPlane { kernel, types, dir, hook, mirror: Arc::new(mirror), rings }))
     }
 }
 
@@ -67,6 +94,7 @@ impl DataPlanes for FakeDataPlanes {
         for name in names::PINNED_MAPS {
             create_map(&pins.path_of(name)).map_err(pin_error(dir))?;
         }
+        self.rings.remove(dir);
         self.open(dir, hook)
     }
 
@@ -198,17 +226,11 @@ impl SlotCounters for FakeCounters {
     }
 }
 
-/// EVENTS of programs that do not run.
-struct NoEvents;
-
-impl Events for NoEvents {
-    fn next(&mut self) -> Option<Result<EventRecord, OtherVersion>> {
-        None
-    }
-
-    fn descriptor(&self) -> io::Result<Option<OwnedFd>> {
-        Ok(None)
-    }
+/// Returns the maps under `dir`, for what stands for their programs; `None` if they are not there.
+pub fn words(dir: &Location, rings: &Rings) -> Option<ProgramMaps> {
+    let pins = pins::open(dir).ok()?;
+    let maps = open_maps(|name| pins.path_of(name)).ok()?;
+    Some(ProgramMaps { maps, ring: rings.of(dir) })
 }
 
 struct FakeDataPlane {
@@ -217,6 +239,7 @@ struct FakeDataPlane {
     dir: Location,
     hook: Hook,
     mirror: Arc<MapMirror>,
+    rings: Rings,
 }
 
 impl FakeDataPlane {
@@ -281,11 +304,11 @@ impl DataPlane for FakeDataPlane {
     }
 
     fn take_events(&mut self) -> Result<Box<dyn Events>, DataPlaneError> {
-        Ok(Box::new(NoEvents))
+        Ok(Box::new(self.rings.of(&self.dir)))
     }
 
     fn drain_events(&mut self) -> Vec<EventRecord> {
-        Vec::new()
+        self.rings.of(&self.dir).drain()
     }
 
     fn take_log(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, DataPlaneError> {

@@ -76,6 +76,14 @@ impl Kernel {
         Self { offsets: &NO_TYPES.offsets, object: object(None), ..self }
     }
 
+    /// Returns a kernel in memory, which has everything; its devices can be read.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn in_memory() -> Self {
+        static OFFSETS: Offsets =
+            Offsets { skb_dev: 16, state: 8, ifindex: 16, dev_addr: 24, nd_net: 32, net_device_type: 0 };
+        Self { offsets: &OFFSETS, object: Cow::Borrowed(OBJECT), tc: TcAttach::Tcx }
+    }
+
     /// Returns whether tc programs attach as links.
     pub fn has_tcx(&self) -> bool {
         self.tc == TcAttach::Tcx

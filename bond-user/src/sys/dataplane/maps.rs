@@ -260,6 +260,14 @@ impl Maps {
         self.guard.word(0, GuardEntry::RANK).store(rank.bits(), Ordering::Release);
     }
 
+    /// Stores the time of a failover of the data plane.
+    #[cfg(any(test, feature = "fake"))]
+    pub(super) fn store_switched_at(&self, now: u64) {
+        let mut entry = self.guard();
+        entry.note(now);
+        self.guard.store(0, entry);
+    }
+
     /// Stores the word of ACTIVE up to which failovers are on record.
     pub(super) fn store_known(&self, word: ActiveWord) {
         self.guard.word(0, GuardEntry::KNOWN).store(word.bits(), Ordering::Release);

@@ -7,7 +7,7 @@ use bond_common::mac::Mac;
 use bond_core::event::{Duplex, Speed};
 use nix::errno::Errno;
 
-use super::{FakeKernel, FakeLink, MacChange, State, messages};
+use super::{FakeKernel, FakeLink, MacChange, State, gate::Passage, messages};
 use crate::sys::{
     SysError,
     alias::Alias,
@@ -28,6 +28,17 @@ fn failed(what: impl Into<String>, on: impl Into<String>) -> impl FnOnce(Errno) 
 }
 
 impl FakeKernel {
+    /// Waits while another process holds RTNL; for ever if the process that calls is to have ended.
+    async fn rtnl(&self) {
+        let passage = self.inner().rtnl.enter();
+        match passage {
+            Passage::Begin => {}
+            // The sender lives as long as the kernel.
+            Passage::Wait(mut held) => drop(held.wait_for(|held| !held).await),
+            Passage::Never => std::future::pending().await,
+        }
+    }
+
     fn on(&self, ifindex: u32) -> String {
         self.name_of(ifindex).unwrap_or_else(|| format!("ifindex {ifindex}"))
     }
@@ -47,6 +58,7 @@ impl FakeKernel {
 #[async_trait]
 impl Devices for FakeKernel {
     async fn link_by_name(&self, name: &str) -> Result<LinkInfo, SysError> {
+        self.rtnl().await;
         let found = self.call(format!("read link {name}"), |state| Ok(state.named(name)?.info.clone()));
         found.map_err(|errno| match errno {
             Errno::ENODEV => SysError::NoSuchInterface(name.to_owned()),
@@ -55,6 +67,7 @@ impl Devices for FakeKernel {
     }
 
     async fn link_by_index(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
+        self.rtnl().await;
         let on = self.on(ifindex);
         let found = self.call(format!("read link {on}"), |state| Ok(state.link(ifindex)?.info.clone()));
         found.map_err(|errno| match errno {
@@ -64,6 +77,7 @@ impl Devices for FakeKernel {
     }
 
     async fn links(&self, _: NetnsId) -> Result<Vec<LinkInfo>, SysError> {
+        self.rtnl().await;
         let links = |state: &mut State| Ok(state.links.values().map(|link| link.info.clone()).collect());
         self.call("list the links", links).map_err(failed("list", "the links"))
     }
@@ -81,6 +95,7 @@ impl Devices for FakeKernel {
     }
 
     async fn set(&self, ifindex: u32, setting: LinkSetting) -> Result<LinkInfo, SysError> {
+        self.rtnl().await;
         self.to_link(format!("set {setting}"), ifindex, |state| {
             if !setting.holds(&state.link(ifindex)?.info) {
                 apply(state, ifindex, setting)?;
@@ -91,6 +106,7 @@ impl Devices for FakeKernel {
     }
 
     async fn set_mtu_of_member(&self, ifindex: u32, mtu: u32) -> Result<LinkInfo, SysError> {
+        self.rtnl().await;
         self.to_link(format!("set member's MTU {mtu}"), ifindex, |state| {
             let had_ipv6 = state.link(ifindex)?.info.mtu >= IPV6_MIN_MTU;
             apply(state, ifindex, LinkSetting::Mtu(mtu))?;
@@ -102,6 +118,7 @@ impl Devices for FakeKernel {
     }
 
     async fn clear_ipv6(&self, ifindex: u32) -> Result<LinkInfo, SysError> {
+        self.rtnl().await;
         self.to_link("clear IPv6".to_owned(), ifindex, |state| {
             apply(state, ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None))?;
             Ok(state.link(ifindex)?.info.clone())
@@ -109,6 +126,7 @@ impl Devices for FakeKernel {
     }
 
     async fn set_alias(&self, ifindex: u32, alias: Option<&Alias>) -> Result<(), SysError> {
+        self.rtnl().await;
         let what = alias
             .map_or_else(|| "clear the alias".to_owned(), |alias| format!("set alias {:?}", alias.text()));
         self.to_link(what, ifindex, |state| {
@@ -118,6 +136,7 @@ impl Devices for FakeKernel {
     }
 
     async fn can_set_mac(&self, link: &LinkInfo) -> Result<bool, SysError> {
+        self.rtnl().await;
         self.to_link(format!("set MAC {}", link.mac), link.ifindex, |state| {
             // The kernel forgets the neighbours of a device whose MAC address is set, even to the one that it has.
             state.forget_messages(|message| {
@@ -128,6 +147,7 @@ impl Devices for FakeKernel {
     }
 
     async fn create_pair(&self, kind: PairKind, plan: &PairPlan<'_>) -> Result<LinkPair, SysError> {
+        self.rtnl().await;
         let (what, has_netkit) =
             (format!("create a {kind} pair with {}", plan.port), self.inner().has_netkit);
         let (port, bond) = (self.new_ifindex(), self.new_ifindex());
@@ -164,6 +184,7 @@ impl Devices for FakeKernel {
     }
 
     async fn delete(&self, ifindex: u32) -> Result<(), SysError> {
+        self.rtnl().await;
         self.to_link("delete".to_owned(), ifindex, |state| {
             state.delete(ifindex);
             Ok(())
@@ -171,6 +192,7 @@ impl Devices for FakeKernel {
     }
 
     async fn add_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
+        self.rtnl().await;
         self.to_link(format!("add unicast MAC {mac}"), ifindex, |state| {
             let link = state.link_mut(ifindex)?;
             if !link.filters {
@@ -182,6 +204,7 @@ impl Devices for FakeKernel {
     }
 
     async fn del_unicast(&self, ifindex: u32, mac: Mac) -> Result<(), SysError> {
+        self.rtnl().await;
         self.to_link(format!("delete unicast MAC {mac}"), ifindex, |state| {
             if let Some(link) = state.links.get_mut(&ifindex) {
                 link.unicast.remove(&mac);
@@ -191,10 +214,12 @@ impl Devices for FakeKernel {
     }
 
     async fn forwarding(&self) -> Result<Forwarding, SysError> {
+        self.rtnl().await;
         Ok(Forwarding::default())
     }
 
     async fn unicast(&self, ifindex: u32) -> Result<Vec<Mac>, SysError> {
+        self.rtnl().await;
         let macs = |link: &FakeLink| link.unicast.iter().copied().collect();
         self.to_link("list the unicast MACs".to_owned(), ifindex, |state| {
             Ok(state.links.get(&ifindex).map(macs).unwrap_or_default())
@@ -202,16 +227,19 @@ impl Devices for FakeKernel {
     }
 
     async fn addresses(&self, _: NetnsId) -> Result<Vec<Address>, SysError> {
+        self.rtnl().await;
         self.call("list the addresses", |state| Ok(messages::addresses(state)))
             .map_err(failed("list", "the addresses"))
     }
 
     async fn add_address(&self, address: &Address) -> Result<(), SysError> {
+        self.rtnl().await;
         let what = format!("add address {}/{}", address.ip, address.prefix_len);
         self.to_link(what, address.ifindex, |state| messages::add_address(state, address))
     }
 
     async fn del_address(&self, address: &Address) -> Result<(), SysError> {
+        self.rtnl().await;
         let what = format!("delete address {}/{}", address.ip, address.prefix_len);
         self.to_link(what, address.ifindex, |state| {
             messages::del_address(state, address);
@@ -220,16 +248,19 @@ impl Devices for FakeKernel {
     }
 
     async fn routes_of(&self, ifindex: u32) -> Result<Vec<KernelRoute>, SysError> {
+        self.rtnl().await;
         self.to_link("list the routes".to_owned(), ifindex, |state| Ok(messages::routes_of(state, ifindex)))
     }
 
     async fn replace_route(&self, route: &KernelRoute) -> Result<(), SysError> {
+        self.rtnl().await;
         self.to_link(format!("add route {route}"), route.ifindex, |state| {
             messages::replace_route(state, route)
         })
     }
 
     async fn del_route(&self, route: &KernelRoute) -> Result<(), SysError> {
+        self.rtnl().await;
         self.to_link(format!("delete route {route}"), route.ifindex, |state| {
             messages::del_route(state, route);
             Ok(())
@@ -237,12 +268,14 @@ impl Devices for FakeKernel {
     }
 
     async fn dump(&self, request: &Raw, what: &str, into: &mut dyn TakeMessages) -> Result<(), SysError> {
+        self.rtnl().await;
         let listed = self.call(format!("list {what}"), |state| Ok(messages::listed(state, request)));
         listed.map_err(failed("list", what))?.into_iter().for_each(|message| into.take(message));
         Ok(())
     }
 
     async fn send_raw(&self, requests: Vec<(u16, Raw)>) -> Vec<Result<(), rtnetlink::Error>> {
+        self.rtnl().await;
         let send = |(flags, request): (u16, Raw)| {
             let what = messages::called(&request);
             self.call(what, |state| messages::send(state, flags, request)).map_err(messages::error)
@@ -251,34 +284,42 @@ impl Devices for FakeKernel {
     }
 
     async fn ask_neighbours(&self, ifindex: u32) -> Result<usize, SysError> {
+        self.rtnl().await;
         self.to_link("ask the neighbours".to_owned(), ifindex, |state| state.link(ifindex).map(|_| 0))
     }
 
     async fn neighbours(&self) -> Result<Vec<Neighbour>, SysError> {
+        self.rtnl().await;
         Ok(Vec::new())
     }
 
     async fn ingress_filters(&self, _: u32) -> Result<Vec<String>, SysError> {
+        self.rtnl().await;
         Ok(Vec::new())
     }
 
     async fn ingress_programs(&self, _: u32) -> Result<Vec<u32>, SysError> {
+        self.rtnl().await;
         Ok(Vec::new())
     }
 
     async fn hooked(&self, _: u32, _: &str) -> Result<Vec<Hooked>, SysError> {
+        self.rtnl().await;
         Ok(Vec::new())
     }
 
     async fn counted_link(&self, ifindex: u32) -> Result<CountedLink, SysError> {
+        self.rtnl().await;
         Ok(CountedLink { link: self.link_by_index(ifindex).await?, stats: None })
     }
 
     async fn qdiscs(&self) -> Result<Vec<QdiscStats>, SysError> {
+        self.rtnl().await;
         Ok(Vec::new())
     }
 
     async fn set_pace(&self, ifindex: u32, pace: FramePace) -> Result<(), SysError> {
+        self.rtnl().await;
         self.to_link(format!("pace {} bytes in {:?}", pace.bytes, pace.period), ifindex, |state| {
             state.link(ifindex).map(drop)
         })

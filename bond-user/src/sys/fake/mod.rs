@@ -6,11 +6,17 @@
 //!
 //! Every call that can fail has a number and a line in [`FakeKernel::calls`], and one of them can be made to fail, before or
 //! after it did its work. [`FakeKernel::snapshot`] says whether everything is as it was.
+//!
+//! Simulators let others hold RTNL ([`FakeKernel::set_rtnl_held`]), and decide about each call
+//! ([`FakeKernel::judge_calls`]). [`time`] and [`random`] are the clocks and the random numbers of their threads.
 
 mod devices;
+mod gate;
 mod messages;
+pub mod random;
 #[cfg(test)]
 mod tests;
+pub mod time;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,10 +25,15 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use bond_common::mac::Mac;
+use bond_common::{
+    abi::{DeviceHandle, DeviceState, LinkQuestion},
+    mac::Mac,
+};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::errno::Errno;
+use tokio::sync::Notify;
 
+use self::gate::Gate;
 use super::{
     ethtool::Feature,
     netlink::message::Message,
@@ -32,10 +43,13 @@ use super::{
 /// A link of the kernel in memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FakeLink {
+    /// What netlink says of it.
     pub info: LinkInfo,
+    /// Its offload features.
     pub features: Vec<Feature>,
     /// Further unicast MAC addresses that it receives.
     pub unicast: BTreeSet<Mac>,
+    /// The name of its driver.
     pub driver: Option<String>,
     /// What its driver says of its MAC address.
     pub macs: MacChange,
@@ -52,7 +66,9 @@ pub struct FakeLink {
 pub enum MacChange {
     /// Also while the device is open.
     Live,
+    /// While the device is closed.
     Closed,
+    /// Not at all.
     Never,
 }
 
@@ -87,7 +103,9 @@ impl fmt::Debug for Snapshot {
 pub struct FailingCall {
     /// Its number; the first one is 1.
     pub call: usize,
+    /// Its error.
     pub errno: Errno,
+    /// What it has done.
     pub when: When,
 }
 
@@ -104,6 +122,9 @@ pub enum When {
 
 type Listener = Box<dyn Fn(LinkEvent) + Send>;
 
+/// Decides whether a call fails, and how, by its line.
+type Judge = Box<dyn FnMut(&str) -> Option<(Errno, When)> + Send>;
+
 #[derive(Default)]
 struct Inner {
     state: State,
@@ -113,7 +134,11 @@ struct Inner {
     calls: Vec<String>,
     failure: Option<FailingCall>,
     failed: Option<String>,
+    judge: Option<Judge>,
     listener: Option<Listener>,
+    /// The links as the listener knows them.
+    known: BTreeMap<u32, LinkInfo>,
+    rtnl: Gate,
 }
 
 /// A kernel in memory. Clones are the same one.
@@ -152,6 +177,17 @@ impl FakeKernel {
         ifindex
     }
 
+    /// Adds a NIC as [`Self::add_nic`] does, under the name of one that is there no more, and reports it. Its link is down.
+    pub fn plug_in(&self, name: &str, mac: Mac) -> u32 {
+        let ifindex = self.new_ifindex();
+        self.alter(|state| {
+            let mut link = FakeLink::new(ifindex, name, mac);
+            link.info.permanent_mac = Some(mac);
+            state.links.insert(ifindex, link);
+        });
+        ifindex
+    }
+
     /// Changes a link, as an administrator or a cable does, without a call.
     ///
     /// # Panics
@@ -159,7 +195,7 @@ impl FakeKernel {
     pub fn change(&self, ifindex: u32, change: impl FnOnce(&mut FakeLink)) {
         self.alter(|state| {
             let link = state.links.get_mut(&ifindex);
-            change(link.unwrap_or_else(|| panic!("no link {ifindex}")));
+            change(link.unwrap_or_else(|| unreachable!("no link {ifindex}")));
         });
     }
 
@@ -190,7 +226,63 @@ impl FakeKernel {
 
     /// Has this called with every change of a link from now on.
     pub fn listen(&self, listener: impl Fn(LinkEvent) + Send + 'static) {
-        self.inner().listener = Some(Box::new(listener));
+        let mut inner = self.inner();
+        inner.known = inner.state.infos();
+        inner.listener = Some(Box::new(listener));
+    }
+
+    /// Has nothing called any more.
+    pub fn listen_no_more(&self) {
+        self.inner().listener = None;
+    }
+
+    /// Has each call from now on decided about by its line, and no line kept.
+    pub fn judge_calls(&self, judge: impl FnMut(&str) -> Option<(Errno, When)> + Send + 'static) {
+        self.inner().judge = Some(Box::new(judge));
+    }
+
+    /// Lets another process hold RTNL, or release it. While it does, calls that are async do not begin.
+    pub fn set_rtnl_held(&self, held: bool) {
+        self.inner().rtnl.set_held(held);
+    }
+
+    /// Lets the process end when it has begun so many more async calls, before the next one: that and all later ones never
+    /// return. `None`: it lives.
+    pub fn stop_after(&self, calls: Option<usize>) {
+        self.inner().rtnl.stop_after(calls);
+    }
+
+    /// Returns what is notified when a process ends so.
+    pub fn stopped(&self) -> Arc<Notify> {
+        self.inner().rtnl.stopped()
+    }
+
+    /// Returns the ifindex of a link, without a call.
+    pub fn index_of(&self, name: &str) -> Option<u32> {
+        self.inner().state.named(name).ok().map(|link| link.info.ifindex)
+    }
+
+    /// Returns whether a device is up and has carrier, without a call.
+    pub fn has_link(&self, ifindex: u32) -> bool {
+        self.inner().state.links.get(&ifindex).is_some_and(|link| link.info.carrier)
+    }
+
+    /// Returns all links, without a call.
+    pub fn all_links(&self) -> Vec<LinkInfo> {
+        self.inner().state.links.values().map(|link| link.info.clone()).collect()
+    }
+
+    /// Returns the state of a device, as programs read it; `None` if there is no such device.
+    pub fn device_state(&self, ifindex: u32) -> Option<DeviceState> {
+        let inner = self.inner();
+        let link = inner.state.links.get(&ifindex)?;
+        Some(DeviceState::new(handle(ifindex), link.info.mac, ifindex, link.info.carrier))
+    }
+
+    /// Returns whether a device has a link, as programs answer that.
+    pub fn answers(&self, question: &LinkQuestion) -> bool {
+        question.handle() == handle(question.ifindex())
+            && self.inner().state.links.get(&question.ifindex()).is_some_and(|link| link.info.carrier)
     }
 
     /// Has a call fail, counted from now on; or none.
@@ -255,6 +347,12 @@ impl FakeKernel {
 
     fn note(&self, what: impl fmt::Display) -> Option<FailingCall> {
         let mut inner = self.inner();
+        if let Some(mut judge) = inner.judge.take() {
+            drop(inner);
+            let failure = judge(&what.to_string());
+            self.inner().judge.get_or_insert(judge);
+            return failure.map(|(errno, when)| FailingCall { call: 0, errno, when });
+        }
         inner.calls.push(what.to_string());
         let number = inner.calls.len();
         let failure = inner.failure.filter(|failure| {
@@ -267,18 +365,21 @@ impl FakeKernel {
     /// Changes what there is, and reports which links that has changed.
     fn alter<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let mut inner = self.inner();
-        let before = inner.state.links.clone();
         let answer = change(&mut inner.state);
         inner.state.find_carriers();
-        if let Some(listener) = &inner.listener {
-            for (ifindex, former) in &before {
-                if !inner.state.links.contains_key(ifindex) {
-                    let (ifindex, end_of_pair) = (*ifindex, former.info.is_end_of_pair());
+        let Inner { state, known, listener, .. } = &mut *inner;
+        if let Some(listener) = listener {
+            known.retain(|&ifindex, former| {
+                let stays = state.links.contains_key(&ifindex);
+                if !stays {
+                    let end_of_pair = former.is_end_of_pair();
                     listener(LinkEvent::Deleted { ifindex, end_of_pair, moved: false });
                 }
-            }
-            for (ifindex, link) in &inner.state.links {
-                if before.get(ifindex).is_none_or(|former| former.info != link.info) {
+                stays
+            });
+            for (ifindex, link) in &state.links {
+                if known.get(ifindex) != Some(&link.info) {
+                    known.insert(*ifindex, link.info.clone());
                     listener(LinkEvent::Changed(Box::new(link.info.clone())));
                 }
             }
@@ -293,7 +394,18 @@ impl FakeKernel {
     }
 }
 
+/// The handle of a device: an address that no other one has.
+fn handle(ifindex: u32) -> DeviceHandle {
+    const FIRST: u64 = 0xffff_8880_0000_0000;
+    const NET: u64 = 0xffff_8881_0000_0000;
+    DeviceHandle::new(FIRST + (u64::from(ifindex) << 12), NET)
+}
+
 impl State {
+    fn infos(&self) -> BTreeMap<u32, LinkInfo> {
+        self.links.iter().map(|(ifindex, link)| (*ifindex, link.info.clone())).collect()
+    }
+
     fn link(&self, ifindex: u32) -> Result<&FakeLink, Errno> {
         self.links.get(&ifindex).ok_or(Errno::ENODEV)
     }

@@ -234,6 +234,10 @@ fn named(message: &Message) -> String {
 
 /// Returns milliseconds of the clock by which the kernel's lifetimes run.
 fn now() -> u64 {
+    #[cfg(any(test, feature = "fake"))]
+    if let Some(now) = super::fake::time::monotonic() {
+        return u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+    }
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(Duration::from).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }

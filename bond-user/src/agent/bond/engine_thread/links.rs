@@ -1,6 +1,6 @@
 //! Link state: from netlink's events, and read from the devices without netlink.
 
-use std::{collections::HashMap, sync::atomic::Ordering};
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use bond_common::{
     abi::{DeviceHandle, DeviceState, LinkQuestion, Slot},
@@ -25,12 +25,12 @@ use crate::{
 #[derive(Debug, Default)]
 pub(super) struct Links {
     /// The last link of each slave: its speed is read by the worker, its state here.
-    known: HashMap<Slot, Link>,
+    known: BTreeMap<Slot, Link>,
     /// A bit for each slot whose speed is to be read when the present batch is executed: reading waits for RTNL and for
     /// firmware, which the MAC addresses of a failover must not do.
     to_read: u16,
     /// The last question for the speed of each: only its answer is of the link as it is now.
-    questions: HashMap<Slot, Question>,
+    questions: BTreeMap<Slot, Question>,
     /// During a timeout, a bit for each slot whose device was polled and has a link.
     with_link: u16,
     /// Netlink was asked for the links, and has not answered yet.
@@ -77,7 +77,7 @@ impl<E> From<Result<Option<DeviceState>, E>> for LinkReading {
 }
 
 impl Links {
-    pub fn new(known: HashMap<Slot, Link>) -> Self {
+    pub fn new(known: BTreeMap<Slot, Link>) -> Self {
         Self { known, ..Self::default() }
     }
 
@@ -142,7 +142,7 @@ impl Links {
 pub(super) fn present<'a>(
     slaves: impl Iterator<Item = &'a mut LeftSlave>,
     reader: Option<&DeviceReader>,
-) -> HashMap<Slot, Link> {
+) -> BTreeMap<Slot, Link> {
     let read =
         |ifindex| reader.map_or(LinkReading::Unknown, |reader| LinkReading::from(reader.read(ifindex)));
     slaves

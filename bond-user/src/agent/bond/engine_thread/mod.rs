@@ -16,7 +16,7 @@ mod links;
 mod tests;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{Arc, Mutex},
     thread,
     time::Duration,
@@ -52,9 +52,18 @@ pub fn start(reader: Option<Arc<DeviceReader>>) -> std::io::Result<EngineHandle>
     Ok(handle)
 }
 
+/// Starts the same as a task of the present runtime, for simulators: it runs on the thread and by the clock of that.
+#[cfg(any(test, feature = "fake"))]
+pub fn start_as_task(reader: Option<Arc<DeviceReader>>) -> EngineHandle {
+    let (handle, inputs) = EngineHandle::new();
+    let engine = Loop::new(reader, Arc::clone(&inputs.flags));
+    tokio::spawn(engine.run_as_task(inputs));
+    handle
+}
+
 struct Loop {
     reader: Option<Arc<DeviceReader>>,
-    bonds: HashMap<BondId, Running>,
+    bonds: BTreeMap<BondId, Running>,
     flags: Arc<Mutex<Flags>>,
     /// When it was read last: it grows while the machine is suspended.
     boottime_ahead: i128,
@@ -62,15 +71,13 @@ struct Loop {
 
 impl Loop {
     fn new(reader: Option<Arc<DeviceReader>>, flags: Arc<Mutex<Flags>>) -> Self {
-        Self { reader, bonds: HashMap::new(), flags, boottime_ahead: boottime_ahead() }
+        Self { reader, bonds: BTreeMap::new(), flags, boottime_ahead: boottime_ahead() }
     }
 
     fn run(mut self, inputs: &EngineInputs) {
         let EngineInputs { received, raised, .. } = inputs;
         loop {
-            let next = self.bonds.values().filter_map(Running::deadline).min();
-            let longest = if self.bonds.is_empty() { SLEEP } else { HEARTBEAT };
-            let sleep = next.map_or(longest, |next| next.saturating_sub(now()).min(longest));
+            let sleep = self.time_to_sleep();
             let input = select_biased! {
                 recv(raised) -> raised => {
                     if raised.is_err() {
@@ -84,22 +91,63 @@ impl Loop {
                 },
                 default(sleep) => None,
             };
-            self.notice_suspension();
-            let time = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
-            let reader = self.reader.clone();
-            for bond in self.bonds.values_mut() {
-                bond.note_agent(time);
-                bond.follow_paths(reader.as_deref());
-            }
-            // Before the input: a request for the status means what happened before.
-            self.take_flags();
-            if let Some((sent, input)) = input {
-                self.bonds.values_mut().for_each(|bond| bond.set_trigger(sent));
-                self.take(input);
-            }
-            self.tick();
-            self.bonds.values_mut().for_each(Running::publish_status);
+            self.turn(input);
         }
+    }
+
+    #[cfg(any(test, feature = "fake"))]
+    async fn run_as_task(mut self, inputs: EngineInputs) {
+        use crossbeam_channel::TryRecvError;
+        let EngineInputs { received, raised, added, .. } = inputs;
+        loop {
+            let input = match (raised.try_recv(), received.try_recv()) {
+                (Err(TryRecvError::Disconnected), _) | (_, Err(TryRecvError::Disconnected)) => return,
+                (_, Ok(input)) => Some(input),
+                (Ok(()), Err(TryRecvError::Empty)) => None,
+                (Err(TryRecvError::Empty), Err(TryRecvError::Empty)) => {
+                    let sleep = self.time_to_sleep();
+                    let is_added = async {
+                        added.notified().await;
+                        true
+                    };
+                    let is_due = async {
+                        tokio::time::sleep(sleep).await;
+                        false
+                    };
+                    if tokio::select! { biased; added = is_added => added, due = is_due => due } {
+                        continue;
+                    }
+                    None
+                }
+            };
+            self.turn(input);
+        }
+    }
+
+    /// Returns how long nothing is due.
+    fn time_to_sleep(&self) -> Duration {
+        let next = self.bonds.values().filter_map(Running::deadline).min();
+        let longest = if self.bonds.is_empty() { SLEEP } else { HEARTBEAT };
+        next.map_or(longest, |next| next.saturating_sub(now()).min(longest))
+    }
+
+    /// Handles what is there: an input, with the time at which it was sent, flags, and deadlines that have passed.
+    fn turn(&mut self, input: Option<(Time, Input)>) {
+        self.notice_suspension();
+        let time = u64::try_from(now().as_nanos()).unwrap_or(u64::MAX);
+        let reader = self.reader.clone();
+        for bond in self.bonds.values_mut() {
+            bond.note_agent(time);
+            bond.follow_paths(reader.as_deref());
+        }
+        // Before the input: a request for the status means what happened before.
+        self.take_flags();
+        if let Some((sent, input)) = input {
+            self.bonds.values_mut().for_each(|bond| bond.set_trigger(sent));
+            self.take(input);
+        }
+        self.tick();
+        self.bonds.values_mut().for_each(Running::publish_status);
     }
 
     /// A machine that is suspended stops the clock that deadlines are of.

@@ -15,7 +15,7 @@ mod release;
 mod repair;
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64},
@@ -94,9 +94,9 @@ pub struct Worker {
     /// What the bond's carrier is to be: the port is up or down.
     pub(super) carrier: bool,
     pub(super) is_changed: Arc<AtomicBool>,
-    pub(super) slaves: HashMap<Slot, SlaveDevice>,
+    pub(super) slaves: BTreeMap<Slot, SlaveDevice>,
     /// How many times it was tried to restore an interface that is no slave any more, by ifindex.
-    unrestored: HashMap<u32, u32>,
+    unrestored: BTreeMap<u32, u32>,
     /// MAC addresses that slaves receive in addition to their own: those of devices above bond0, and with prearm the bond's.
     pub(super) further_macs: Vec<Mac>,
     /// What is announced has changed, or may have, since it was read.
@@ -185,7 +185,7 @@ impl Worker {
             carrier: parts.carrier,
             is_changed: parts.is_changed,
             slaves: left.into_iter().map(|(slot, found)| (slot, SlaveDevice::new(found))).collect(),
-            unrestored: HashMap::new(),
+            unrestored: BTreeMap::new(),
             further_macs,
             is_above_old: false,
             prearmed,

@@ -43,7 +43,11 @@ impl Agent {
         outcome
     }
 
-    async fn become_what_was_read(self: &Arc<Self>, config: Config, access: Access) -> Outcome {
+    pub(in crate::agent) async fn become_what_was_read(
+        self: &Arc<Self>,
+        config: Config,
+        access: Access,
+    ) -> Outcome {
         let phase = self.phase.lock().await;
         if *phase == Phase::Ending {
             return Outcome::failed(&Stopping.into());
