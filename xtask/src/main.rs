@@ -31,6 +31,9 @@ enum Verb {
     /// Measures what xbond costs, and draws docs/BENCHMARKS.md
     #[command(disable_help_flag = true)]
     Bench(Words),
+    /// Runs agents on a machine in memory in virtual time, where everything goes wrong that can
+    #[command(disable_help_flag = true)]
+    Simulate(Words),
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
     #[command(disable_help_flag = true)]
     Vm(Words),
@@ -58,12 +61,13 @@ fn main() -> Result<ExitCode> {
         Verb::Setup(arguments) => setup::run(&arguments),
         Verb::Run(arguments) => run::run(&arguments),
         Verb::Test(arguments) => match &arguments.apart {
-            Some(test::Apart::Dialects(words)) => forward("xtask-dialects", words),
+            Some(test::Apart::Dialects(words)) => forward("xtask-dialects", "dev", words),
             None => test::run(&arguments),
         },
-        Verb::Bench(arguments) => forward("xtask-bench", &arguments),
-        Verb::Vm(arguments) => forward("xtask-vm", &arguments),
-        Verb::Dist(arguments) => forward("xtask-dist", &arguments),
+        Verb::Bench(arguments) => forward("xtask-bench", "dev", &arguments),
+        Verb::Simulate(arguments) => forward("xbond-simulator", "simulator", &arguments),
+        Verb::Vm(arguments) => forward("xtask-vm", "dev", &arguments),
+        Verb::Dist(arguments) => forward("xtask-dist", "dev", &arguments),
         Verb::Docs => docs::run(),
         Verb::ReleaseCheck(arguments) => release::run(&arguments),
         Verb::Tidy => tidy::run(),
@@ -71,9 +75,9 @@ fn main() -> Result<ExitCode> {
 }
 
 /// Runs a verb that is a crate of its own: what it alone is built of is compiled only for those who call it.
-fn forward(package: &str, arguments: &Words) -> Result<ExitCode> {
+fn forward(package: &str, profile: &str, arguments: &Words) -> Result<ExitCode> {
     let mut cargo = machine::cargo();
-    cargo.args(["run", "--quiet", "--package", package, "--"]).args(&arguments.words);
+    cargo.args(["run", "--quiet", "--profile", profile, "--package", package, "--"]).args(&arguments.words);
     let status = cargo.status().with_context(|| format!("cannot run cargo for {package}"))?;
     let code = status.code().and_then(|code| u8::try_from(code).ok());
     Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))

@@ -53,6 +53,11 @@ pub fn run(arguments: &TestArguments) -> Result<ExitCode> {
         let status =
             machine::run(machine::cargo().args(["test", "--no-fail-fast", "--"]).args(&arguments.runner))?;
         results.push(("unit tests", status.success()));
+        // A build of its own: with it the product's libraries would have their fakes in them.
+        let status = machine::run(
+            machine::cargo().args(["test", "--package", "xbond-simulator", "--"]).args(&arguments.runner),
+        )?;
+        results.push(("simulator", status.success()));
     }
     if !arguments.unit {
         results.push(("namespace tests", namespaces(&arguments.runner)?));

@@ -173,7 +173,19 @@ pub fn run() -> Result<ExitCode> {
     let mut tidy = complaints.is_empty();
     for arguments in [
         &["fmt", "--all", "--check"][..],
-        &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"],
+        // The simulator has the product's libraries with their fakes in them: it is checked by itself.
+        &[
+            "clippy",
+            "--workspace",
+            "--exclude",
+            "xbond-simulator",
+            "--all-targets",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ],
+        &["clippy", "--package", "xbond-simulator", "--all-targets", "--quiet", "--", "-D", "warnings"],
     ] {
         tidy &= machine::run(machine::cargo().args(arguments))?.success();
     }
