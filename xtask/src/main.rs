@@ -1,7 +1,9 @@
 //! Development tools of xbond. `cargo xtask --help` lists them.
 
+mod dependencies;
 mod dist;
 mod docs;
+mod fuzz;
 mod release;
 mod run;
 mod test;
@@ -39,10 +41,12 @@ enum Verb {
     Dist(dist::DistArguments),
     /// Builds the book of docs/ into target/book, and checks the links of the documents
     Docs,
+    /// Searches for inputs that make a parser, a decoder or a program of the data plane fail
+    Fuzz(fuzz::FuzzArguments),
     /// Runs what CI omits: the package's life, benchmarks, and the guests on all kernels; takes hours on two
     /// processors
     ReleaseCheck(release::ReleaseCheckArguments),
-    /// Checks formatting, lints, imports, SAFETY comments, and the tests that docs/PARITY.md names
+    /// Checks formatting, lints, imports, SAFETY comments, dependencies, and the tests that docs/PARITY.md names
     Tidy,
 }
 
@@ -62,6 +66,7 @@ fn main() -> Result<ExitCode> {
         Verb::Vm(arguments) => forward("xtask-vm", &arguments),
         Verb::Dist(arguments) => dist::run(&arguments),
         Verb::Docs => docs::run(),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::ReleaseCheck(arguments) => release::run(&arguments),
         Verb::Tidy => tidy::run(),
     }
