@@ -16,6 +16,8 @@ use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
 use xtask_common::{machine, parity, setup};
 
+use crate::dependencies;
+
 /// Paths that the code below a directory must not use, and why.
 struct Rule {
     directory: &'static str,
@@ -140,7 +142,7 @@ const RULES: [Rule; 12] = [
 ];
 
 /// Directories of the project's Rust code.
-const SOURCES: [&str; 6] = ["bond-common", "bond-core", "bond-ebpf", "bond-user", "tests", "xtask"];
+const SOURCES: [&str; 7] = ["bond-common", "bond-core", "bond-ebpf", "bond-user", "fuzz", "tests", "xtask"];
 
 /// Checks the rules of the source files, the format and the lints.
 ///
@@ -178,6 +180,7 @@ pub fn run() -> Result<ExitCode> {
     }
     setup::ensure_bpf_clippy()?;
     tidy &= machine::run(&mut bpf_clippy(&setup::bpf_toolchain()))?.success();
+    tidy &= dependencies::check()?;
     println!("{}", if tidy { "tidy" } else { "not tidy" });
     Ok(if tidy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
