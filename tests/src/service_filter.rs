@@ -77,7 +77,6 @@ impl ServiceFilter {
         for name in self.calls.iter().map(String::as_str).chain(other).filter(|name| known(name)) {
             rules.extend(self.rules_of(name)?);
         }
-        apply_filter(&compiled(Value::Array(rules), "kill_process", "allow")?)?;
         let refused: Vec<_> = refused.into_iter().map(|name| json!({ "syscall": name })).collect();
         if !refused.is_empty() {
             apply_filter(&compiled(Value::Array(refused), "allow", json!({ "errno": libc::EPERM }))?)?;
@@ -87,6 +86,8 @@ impl ServiceFilter {
             "allow",
             json!({ "errno": libc::ENOSYS }),
         )?)?;
+        // The last one: it permits no other filter.
+        apply_filter(&compiled(Value::Array(rules), "kill_process", "allow")?)?;
         Ok(())
     }
 

@@ -94,7 +94,7 @@ fn bodies(endpoint: Endpoint) -> Vec<String> {
             json!({ "why": "a\nb" }).to_string(),
             json!({ "path": "/etc/passwd" }).to_string(),
         ],
-        _ => vec![String::new(), "{".into(), "[7]".into(), "\u{0}".into()],
+        _ => vec![String::new(), "{".into(), "[{}]".into(), "\u{0}".into()],
     }
 }
 

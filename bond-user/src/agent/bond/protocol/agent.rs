@@ -9,12 +9,12 @@ use bond_core::Time;
 
 use super::{
     Fault, Scope,
-    state::{Agent, AgentStep, Claim, ROUNDS, Receipt, State, Writer, rank},
+    state::{AgentState, AgentStep, FailoverLine, ROUNDS, RoundClaim, State, Writer, rank},
 };
 use crate::agent::bond::missed_failovers::{Known, MissedChange, MissedFailovers};
 
 impl State {
-    fn agent(&mut self, agent: usize) -> &mut Agent {
+    fn agent(&mut self, agent: usize) -> &mut AgentState {
         self.agents[agent].as_mut().expect("it runs")
     }
 
@@ -136,13 +136,13 @@ impl State {
             return;
         }
         agent.rounds.1 += 1;
-        agent.claim = Some(Claim { word, round: agent.rounds.1, turn });
+        agent.claim = Some(RoundClaim { word, round: agent.rounds.1, turn });
     }
 
     /// One attempt to claim a round, as in `words::claim_round`.
     pub fn step_claim(&mut self, number: usize, scope: &Scope) {
         let shared = self.shared.turn;
-        let Some(Claim { word, round, turn }) = self.agent(number).claim.take() else { return };
+        let Some(RoundClaim { word, round, turn }) = self.agent(number).claim.take() else { return };
         let is_claimed = turn.is_of(word) && turn.rounds() >= round;
         let claimed = match scope.fault {
             Fault::StaleClaim => (!is_claimed).then(|| turn.claim(word, ROUNDS)),
@@ -150,7 +150,7 @@ impl State {
         };
         let Some(claimed) = claimed else { return };
         if shared != turn {
-            self.agent(number).claim = Some(Claim { word, round, turn: shared });
+            self.agent(number).claim = Some(RoundClaim { word, round, turn: shared });
             return;
         }
         self.claimed(claimed);
@@ -160,7 +160,7 @@ impl State {
 
     pub fn write_receipt(&mut self, number: usize) {
         let receipt = self.agent(number).open.remove(0);
-        let is_of_same = |written: &Receipt| written.generation == receipt.generation;
+        let is_of_same = |written: &FailoverLine| written.generation == receipt.generation;
         self.seen.is_written_twice |= self.disk.receipts.iter().any(is_of_same);
         self.disk.receipts.push(receipt);
         let agent = self.agent(number);
@@ -192,7 +192,7 @@ impl State {
     /// A successor starts, and reads ACTIVE and what is on record.
     pub fn succeed(&mut self, number: usize) {
         let (word, known, turn) = (self.shared.active, self.shared.known, self.shared.turn);
-        let mut agent = Agent::knowing(word, (turn.switches(), turn.rounds()), 0);
+        let mut agent = AgentState::knowing(word, (turn.switches(), turn.rounds()), 0);
         (agent.publishes, agent.followed_at) = (known, 0);
         agent.step = AgentStep::Adopts { word, known };
         self.agents[number] = Some(agent);
@@ -252,12 +252,12 @@ fn elected(word: ActiveWord, links: u16) -> Option<ActiveWord> {
     (best != word.active()).then(|| word.next(best, None, usable))
 }
 
-fn receipt(word: ActiveWord) -> Receipt {
-    Receipt { generation: word.generation(), to: word.active() }
+fn receipt(word: ActiveWord) -> FailoverLine {
+    FailoverLine { generation: word.generation(), to: word.active() }
 }
 
 /// As `on_record` of `lifecycle/adopt/identity`, whose receipts name slaves.
-fn on_record(known: ActiveWord, word: ActiveWord, last: Option<&Receipt>) -> ActiveWord {
+fn on_record(known: ActiveWord, word: ActiveWord, last: Option<&FailoverLine>) -> ActiveWord {
     let Some(last) = last else { return known };
     if last.generation == word.generation() {
         return if word.changes_since(known).is_some() { word } else { known };

@@ -14,7 +14,7 @@ mod tests;
 
 use stateright::{Model, Property};
 
-use self::state::{Agent, AgentStep, Cpu, State, Tick};
+use self::state::{AgentState, AgentStep, Cpu, State, Tick};
 
 const BY_GUARD: &str = "the guard fails over";
 const BY_TICK: &str = "the tick fails over";
@@ -173,7 +173,7 @@ impl Model for Scope {
     }
 }
 
-fn actions_of(agent: &Option<Agent>, number: usize, state: &State, actions: &mut Vec<Action>) {
+fn actions_of(agent: &Option<AgentState>, number: usize, state: &State, actions: &mut Vec<Action>) {
     let left = &state.left;
     let Some(agent) = agent else {
         // The second agent of an overlap has no predecessor.

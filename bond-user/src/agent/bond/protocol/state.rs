@@ -22,7 +22,7 @@ pub struct State {
     pub shared: Shared,
     pub cpus: Vec<Cpu>,
     pub tick: Ticker,
-    pub agents: Vec<Option<Agent>>,
+    pub agents: Vec<Option<AgentState>>,
     pub disk: Disk,
     pub left: Left,
     pub seen: Seen,
@@ -115,13 +115,13 @@ pub struct Ticker {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Agent {
+pub struct AgentState {
     /// ACTIVE as the engine knows it.
     pub known: ActiveWord,
     /// What may be in GUARD.
     pub publishes: ActiveWord,
     /// Receipts to write.
-    pub open: Vec<Receipt>,
+    pub open: Vec<FailoverLine>,
     /// The generations of failovers that they are about.
     pub pending: Vec<u32>,
     /// Records of failovers after what ACTIVE is known to be.
@@ -134,12 +134,12 @@ pub struct Agent {
     /// Where the engine thread is.
     pub step: AgentStep,
     /// Where the announcer is, a task of its own.
-    pub claim: Option<Claim>,
+    pub claim: Option<RoundClaim>,
 }
 
 /// A round that the announcer is about to claim: for the word, and of the turn, that it has read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Claim {
+pub struct RoundClaim {
     pub word: ActiveWord,
     pub round: u8,
     pub turn: ClaimedRounds,
@@ -162,7 +162,7 @@ pub enum AgentStep {
 
 /// A failover: the generation, and the slave that is active since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Receipt {
+pub struct FailoverLine {
     pub generation: u32,
     pub to: Option<Slot>,
 }
@@ -171,7 +171,7 @@ pub struct Receipt {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Disk {
     /// As they were written.
-    pub receipts: Vec<Receipt>,
+    pub receipts: Vec<FailoverLine>,
 }
 
 /// How much of the scope is left.
@@ -246,7 +246,7 @@ impl State {
         let noticed = u64::from(active.switches()) + 1;
         let links = LinkTimes::default();
         let tick = Ticker { step: Tick::Idle, links, switched_at: 0, noticed, now };
-        let agent = || Some(Agent::knowing(active, (active.switches(), ROUNDS), now));
+        let agent = || Some(AgentState::knowing(active, (active.switches(), ROUNDS), now));
         let left = Left {
             packets: scope.packets.to_vec(),
             ticks: scope.ticks,
@@ -349,7 +349,7 @@ impl State {
 
     /// Returns whether nothing that was begun is left to do, and nothing will happen to the devices.
     fn is_quiet(&self) -> bool {
-        let agents_idle = self.agents.iter().flatten().all(Agent::is_idle);
+        let agents_idle = self.agents.iter().flatten().all(AgentState::is_idle);
         let is_begun = self.tick.step != Tick::Idle || self.cpus.iter().any(|cpu| *cpu != Cpu::Idle);
         self.left.links == 0 && agents_idle && !is_begun
     }
@@ -396,7 +396,7 @@ impl Cpu {
     }
 }
 
-impl Agent {
+impl AgentState {
     /// An agent with nothing to do.
     pub fn knowing(word: ActiveWord, rounds: (u8, u8), now: u64) -> Self {
         Self {
