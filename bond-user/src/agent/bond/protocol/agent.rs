@@ -85,10 +85,9 @@ impl State {
     fn account(&mut self, number: usize, before: ActiveWord, missed: &MissedFailovers) {
         let mut receipts = Vec::new();
         let mut active = before.active();
-        for change in &missed.changes {
-            if change.word.active() != active {
-                receipts.push(receipt(change.word));
-            }
+        // As the engine reports them: one that leads back to the same slave was preceded by others.
+        for change in missed.changes.iter().filter(|change| change.for_engine().is_failover()) {
+            receipts.push(receipt(change.word));
             active = change.word.active();
         }
         if active != missed.word.active() {
