@@ -286,7 +286,7 @@ fn path_monitor() {
             (setting(&mut input), Rank::from_bits(input.u64()), time(&mut input), 0);
         while !input.is_empty() {
             (now, tick) = (now + setting(&mut input), tick + 1 + u64::from(input.u8()));
-            entry.epoch += u64::from(input.u8() == 7);
+            entry.epoch = entry.epoch.wrapping_add(u64::from(input.u8() == 7));
             let lap = PathLap { entry: &entry, word: active, now, tick, period };
             let Some(slave) = state.follow(&lap) else { continue };
             let heard =
