@@ -58,12 +58,17 @@ impl Server {
         started.recv().expect("it starts")
     }
 
-    /// Sends bytes, and returns the status and the body of the answer; None if there is no answer.
-    pub fn send(&self, request: &[u8]) -> Option<(u16, String)> {
+    /// Sends a request, and returns the status and the body of the answer; None if there is no answer. Bytes that may not be a
+    /// whole request are `open`: nothing follows them. hyper drops the request of a peer that sends no more, so there may be no
+    /// answer then.
+    pub fn send(&self, request: &[u8], open: bool) -> Option<(u16, String)> {
         let mut stream = UnixStream::connect(&self.socket).expect("it accepts");
         stream.set_read_timeout(Some(WITHIN)).expect("it has a timeout");
         // It may have answered already, or closed the connection.
-        let _ = stream.write_all(request).and_then(|()| stream.shutdown(Shutdown::Write));
+        let _ = stream.write_all(request);
+        if open {
+            let _ = stream.shutdown(Shutdown::Write);
+        }
         let mut answer = Vec::new();
         match stream.read_to_end(&mut answer) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => panic!("no answer in time"),
@@ -99,30 +104,31 @@ pub(super) fn request(endpoint: Endpoint, (bond, slave): (&[u8], &[u8]), body: &
 }
 
 /// An input: the number of an endpoint, then the names of a bond and a slave and the body, separated by line feeds. Another
-/// number: the bytes of a request.
-fn parts(input: &[u8]) -> Vec<u8> {
+/// number: the bytes of a request. Returns the request, and whether it may not be whole.
+fn parts(input: &[u8]) -> (Vec<u8>, bool) {
     let (number, rest) = input.split_first().unwrap_or((&0, b""));
     let streams = [Endpoint::Events, Endpoint::BondEvents];
-    let Some(endpoint) = Endpoint::ALL.get(usize::from(*number)).filter(|found| !streams.contains(found))
-    else {
-        return rest.to_vec();
-    };
+    let endpoint = Endpoint::ALL.get(usize::from(*number)).filter(|found| !streams.contains(found));
+    let Some(endpoint) = endpoint else { return (rest.to_vec(), true) };
     let mut parts = rest.splitn(3, |byte| *byte == b'\n');
     let mut part = || parts.next().unwrap_or_default();
-    request(*endpoint, (part(), part()), part())
+    let (bond, slave, body) = (part(), part(), part());
+    // A name with a blank or a line feed makes it another request, which may wait for more.
+    let is_open = [bond, slave].concat().iter().any(|byte| !byte.is_ascii_graphic());
+    (request(*endpoint, (bond, slave), body), is_open)
 }
 
 #[test]
 fn http_requests() {
     static SERVER: OnceLock<Server> = OnceLock::new();
     target("http_requests", |input| {
-        let request = parts(input);
+        let (request, is_open) = parts(input);
         // An answer that streams events does not end.
         if request.windows(6).any(|bytes| bytes == b"events") {
             return;
         }
         let server = SERVER.get_or_init(Server::start);
-        if let Some((status, body)) = server.send(&request) {
+        if let Some((status, body)) = server.send(&request, is_open) {
             assert_ne!(status, 500, "{body}");
             let is_metrics = body.starts_with("# ");
             if !body.is_empty() && !is_metrics {
