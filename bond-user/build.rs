@@ -15,6 +15,7 @@ fn main() -> Result<()> {
     println!("cargo:rerun-if-env-changed=XBOND_BPF_TOOLCHAIN");
     // aya_build names the programs' own crate only, and most of what they decide is in this one.
     println!("cargo:rerun-if-changed={}", concat!(env!("CARGO_MANIFEST_DIR"), "/../bond-common"));
+    compress_line_tables();
     let chosen = env::var("XBOND_BPF_TOOLCHAIN").ok();
     let debian = Path::new(DEBIAN_CORE).is_dir().then(|| String::from("/usr"));
     let toolchain = match chosen.or(debian) {
@@ -33,6 +34,13 @@ fn main() -> Result<()> {
     let package = Package { name: "bond-ebpf", root_dir, ..Package::default() };
     build_ebpf([package], toolchain)
         .context("BPF programs not built; `cargo xtask setup` installs what is missing")
+}
+
+/// Has the linker compress the line tables of the release build, which are four fifths of it; backtraces read them so, too.
+fn compress_line_tables() {
+    if env::var("PROFILE").is_ok_and(|profile| profile == "release") {
+        println!("cargo:rustc-link-arg-bins=-Wl,--compress-debug-sections=zlib");
+    }
 }
 
 /// Lets all builds of this package compile the BPF programs in one directory, `target/bpf`.

@@ -65,6 +65,8 @@ impl Slot {
 /// The flags are, from the lowest bit: there is an active slot; there is a draining slot; and the counter of
 /// [`Self::switches`], six bits.
 ///
+/// Programs of others read it, too (xbond-follow): the layout stays as it is in all versions 1.x.
+///
 /// The agent and the data plane replace the word by compare-and-swap; the one that loses reads it again.
 /// Each change increments the generation, so that a word with equal contents is not mistaken for an older one.
 #[repr(C)]
@@ -158,7 +160,8 @@ impl core::fmt::Debug for ActiveWord {
 
 /// One slave, in SLAVES at its slot. The agent writes each field with one store; packets read it. A packet that
 /// reads a mix of old and new fields leaves with one of the two MAC addresses, through one of the two devices: both
-/// were valid a moment ago.
+/// were valid a moment ago. Programs of others read the MAC addresses and the ifindex, too (xbond-follow): their offsets, and
+/// the size, stay as they are in all versions 1.x.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SlaveEntry {

@@ -63,6 +63,8 @@ fn namespaces(runner: &[String]) -> Result<bool> {
         println!("the tests in network namespaces will be skipped: they need root");
     }
     machine::run_well(machine::cargo().args(["build", "--package", "bond-user", "--bin", "xbond"]))?;
+    // The tests of programs that follow a bond run them.
+    machine::run_well(machine::cargo().args(["build", "--package", "xbond-follow", "--examples"]))?;
     let binary = machine::target()?.join("debug/xbond");
     let mut tests = tests(&binary);
     tests.args(["--no-fail-fast", "--"]).args(runner);

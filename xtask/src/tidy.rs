@@ -142,7 +142,8 @@ const RULES: [Rule; 12] = [
 ];
 
 /// Directories of the project's Rust code.
-const SOURCES: [&str; 7] = ["bond-common", "bond-core", "bond-ebpf", "bond-user", "fuzz", "tests", "xtask"];
+const SOURCES: [&str; 8] =
+    ["bond-common", "bond-core", "bond-ebpf", "bond-user", "fuzz", "tests", "xbond-follow", "xtask"];
 
 /// Checks the rules of the source files, the format and the lints.
 ///
