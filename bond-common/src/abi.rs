@@ -70,7 +70,7 @@ impl Slot {
 /// The agent and the data plane replace the word by compare-and-swap; the one that loses reads it again.
 /// Each change increments the generation, so that a word with equal contents is not mistaken for an older one.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ActiveWord {
     word: u64,
 }
@@ -335,7 +335,7 @@ impl LinkQuestion {
 
 /// The state of the carrier guard, in GUARD at 0.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct GuardEntry {
     /// Written by the agent with one store, which cannot tear.
     rank: u64,

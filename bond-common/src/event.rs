@@ -8,7 +8,7 @@ use crate::{
 
 /// One record of EVENTS: 24 bytes, a kind and a value whose meaning depends on the kind.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EventRecord {
     kind: u32,
     /// Depends on the kind; 0 where it is not used.

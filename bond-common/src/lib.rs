@@ -29,6 +29,8 @@ pub mod behind;
 pub mod clock;
 pub mod counters;
 pub mod event;
+#[cfg(test)]
+mod fuzz;
 pub mod guard;
 pub mod heard;
 pub mod mac;

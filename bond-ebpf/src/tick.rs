@@ -225,7 +225,7 @@ fn announce(ctx: &TcContext, clock: &ClockEntry, state: &mut TickEntry, now: u64
         // Its slave is not active any more.
         finish(state, turn, now, list.left_out);
     }
-    if clock.rounds == 0 && !turn.is_of(word) {
+    if clock.rounds == 0 && !turn.is_of(word) && !turn.is_after(word) {
         let _ = maps::exchange_rounds(turn, turn.skip(word));
         return false;
     }

@@ -45,6 +45,7 @@ pub mod ping;
 mod progress;
 pub mod rtnl;
 pub mod sequence;
+pub mod service_filter;
 pub mod soft_switch;
 pub mod storm;
 pub mod stp_nic;

@@ -1,6 +1,8 @@
 //! Development tools of xbond. `cargo xtask --help` lists them.
 
+mod dependencies;
 mod docs;
+mod fuzz;
 mod release;
 mod run;
 mod test;
@@ -42,10 +44,12 @@ enum Verb {
     Dist(Words),
     /// Builds the book of docs/ into target/book, and checks the links of the documents
     Docs,
+    /// Searches for inputs that make a parser, a decoder or a program of the data plane fail
+    Fuzz(fuzz::FuzzArguments),
     /// Runs what CI omits: the package's life, benchmarks, and the guests on all kernels; takes hours on two
     /// processors
     ReleaseCheck(release::ReleaseCheckArguments),
-    /// Checks formatting, lints, imports, SAFETY comments, and the tests that docs/PARITY.md names
+    /// Checks formatting, lints, imports, SAFETY comments, dependencies, and the tests that docs/PARITY.md names
     Tidy,
 }
 
@@ -69,6 +73,7 @@ fn main() -> Result<ExitCode> {
         Verb::Vm(arguments) => forward("xtask-vm", "dev", &arguments),
         Verb::Dist(arguments) => forward("xtask-dist", "dev", &arguments),
         Verb::Docs => docs::run(),
+        Verb::Fuzz(arguments) => fuzz::run(&arguments),
         Verb::ReleaseCheck(arguments) => release::run(&arguments),
         Verb::Tidy => tidy::run(),
     }

@@ -19,6 +19,9 @@ const COMPARED: &str = "6.12";
 /// The oldest kernel that xbond supports, the ones of most hosts, and the newest that Debian offers.
 const TESTED: [&str; 4] = ["6.1", "6.12", "6.18", "newest"];
 
+/// How long each fuzz target is searched: seconds.
+const FUZZED: &str = "300";
+
 /// Test programs with results that depend on the kernel: programs, hooks, devices, routes. The others test the
 /// agent's own logic; the guest of one kernel and CI's machine run them.
 const OF_THE_KERNEL: [&str; 23] = [
@@ -70,6 +73,8 @@ enum Part {
     Lab,
     /// The packages, and the life of the Debian package in a clean root: dist --all --test
     Dist,
+    /// The fuzz targets, each for five minutes: fuzz
+    Fuzz,
     /// Whether all benchmarks still work: bench --quick
     Bench,
     /// xbond and the driver compared: vm
@@ -121,6 +126,7 @@ fn commands(arguments: &ReleaseCheckArguments) -> Vec<Vec<String>> {
     let lines = parts.flat_map(|part| match part {
         Part::Lab => vec![vec!["run"]],
         Part::Dist => vec![vec!["dist", "--all", "--test"]],
+        Part::Fuzz => vec![vec!["fuzz", "--optimized", "--seconds", FUZZED]],
         Part::Bench => vec![vec!["bench", "--quick"]],
         Part::Vm => vec![vec!["vm", "--kernel", &arguments.compared]],
         Part::Nics => vec![vec!["vm", "nics", "--kernel", &arguments.compared]],
@@ -187,8 +193,8 @@ mod tests {
     #[test]
     fn all_parts_run_unless_some_are_named() {
         let all = lines(&[], &[]);
-        assert_eq!(all.len(), 5 + TESTED.len());
-        assert_eq!(all[..3], ["run", "dist --all --test", "bench --quick"]);
+        assert_eq!(all.len(), 6 + TESTED.len());
+        assert_eq!(all[..3], ["run", "dist --all --test", "fuzz --optimized --seconds 300"]);
         let some = lines(&["6.1", COMPARED], &[Part::VmTests]);
         assert!(some[0].starts_with("vm tests --kernel 6.1 --program prog_run --program "), "{some:?}");
         assert_eq!(some[1..], ["vm tests --kernel 6.12"]);

@@ -16,6 +16,8 @@ use proc_macro2::{Delimiter, Group, TokenStream, TokenTree};
 
 use xtask_common::{machine, parity, setup};
 
+use crate::dependencies;
+
 /// Paths that the code below a directory must not use, and why.
 struct Rule {
     directory: &'static str,
@@ -140,8 +142,8 @@ const RULES: [Rule; 12] = [
 ];
 
 /// Directories of the project's Rust code.
-const SOURCES: [&str; 7] =
-    ["bond-common", "bond-core", "bond-ebpf", "bond-user", "tests", "xbond-follow", "xtask"];
+const SOURCES: [&str; 8] =
+    ["bond-common", "bond-core", "bond-ebpf", "bond-user", "fuzz", "tests", "xbond-follow", "xtask"];
 
 /// Checks the rules of the source files, the format and the lints.
 ///
@@ -191,6 +193,7 @@ pub fn run() -> Result<ExitCode> {
     }
     setup::ensure_bpf_clippy()?;
     tidy &= machine::run(&mut bpf_clippy(&setup::bpf_toolchain()))?.success();
+    tidy &= dependencies::check()?;
     println!("{}", if tidy { "tidy" } else { "not tidy" });
     Ok(if tidy { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -10,7 +10,7 @@ use crate::abi::ActiveWord;
 /// | generation    | switches| rounds | wanted | 0  |
 /// ```
 #[repr(transparent)]
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ClaimedRounds(u64);
 
 impl ClaimedRounds {
@@ -49,6 +49,26 @@ impl ClaimedRounds {
         self.switches() == word.switches()
     }
 
+    /// The most changes of ACTIVE that are made, at the guard's pace, between a moment at which the word is read and the claim
+    /// of a round of it.
+    const AHEAD: u32 = 4096;
+
+    /// Returns whether the rounds are of a failover after `word`: ACTIVE was changed, and the change announced, since `word` was
+    /// read. A generation that is further ahead was stored by another process.
+    pub const fn is_after(self, word: ActiveWord) -> bool {
+        let ahead = self.generation().wrapping_sub(word.generation());
+        !self.is_of(word) && ahead != 0 && ahead <= Self::AHEAD
+    }
+
+    /// Returns the turn by which an agent claims its round number `round`, from 1, of the failover to `word`, of which `wanted`
+    /// are wanted. None if the round was claimed, or ACTIVE has changed since `word` was read.
+    #[must_use]
+    pub const fn claim_round(self, word: ActiveWord, round: u8, wanted: u8) -> Option<Self> {
+        // The number of rounds does not grow for ever; who sends so many sends each.
+        let is_claimed = self.is_of(word) && self.rounds() >= round && round < u8::MAX;
+        if is_claimed || self.is_after(word) { None } else { Some(self.claim(word, wanted)) }
+    }
+
     /// Returns the turn that claims the next round: the first of `wanted` after a failover, else the one after those that were
     /// claimed. A number that is set later is that of the next failover.
     #[must_use]
@@ -74,7 +94,7 @@ impl ClaimedRounds {
     ///
     /// `wanted` is the number of rounds of a failover that is not announced yet.
     pub const fn is_due(self, word: ActiveWord, wanted: u8, times: RoundTimes) -> bool {
-        if word.active().is_none() || wanted == 0 {
+        if word.active().is_none() || wanted == 0 || self.is_after(word) {
             return false;
         }
         if !self.is_of(word) {
@@ -165,6 +185,34 @@ mod tests {
         assert!(skipped.is_of(word) && !skipped.is_due(word, 3, times(1000)));
         assert_eq!(skipped.claim(word, 3).rounds(), 1, "an agent may still announce it");
         assert!(skipped.is_due(active(word, 1), 3, times(100)));
+    }
+
+    #[test]
+    fn a_word_that_was_read_before_the_announced_failover_claims_no_round() {
+        let stale = active(ActiveWord::default(), 0);
+        let turn = ClaimedRounds::default().claim(active(stale, 1), 3);
+        assert!(turn.is_after(stale) && !turn.is_due(stale, 3, times(1000)));
+        assert_eq!(turn.claim_round(stale, 1, 3), None);
+        // Another process has set the generation back, by more than one that was read late may be.
+        let mut later = active(stale, 1);
+        for slot in [0, 1].into_iter().cycle().take(2 * 4096 + 2) {
+            later = active(later, slot);
+        }
+        assert!(!ClaimedRounds::default().claim(later, 3).is_after(stale));
+    }
+
+    #[test]
+    fn an_agent_claims_the_rounds_that_no_tick_has_claimed() {
+        let word = active(ActiveWord::default(), 0);
+        let first = ClaimedRounds::default().claim_round(word, 1, 3).unwrap();
+        assert_eq!((first.rounds(), first.wanted()), (1, 3));
+        assert_eq!(first.claim_round(word, 1, 3), None);
+        assert_eq!(first.claim_round(word, 2, 3).map(ClaimedRounds::rounds), Some(2));
+        let mut all = first;
+        for _ in 0..300 {
+            all = all.claim(word, 3);
+        }
+        assert!(all.claim_round(word, 255, 3).is_some() && all.claim_round(word, 254, 3).is_none());
     }
 
     #[test]

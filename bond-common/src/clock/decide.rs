@@ -20,7 +20,7 @@ pub struct LinkMasks {
 
 /// Since when devices have, or have not, a link.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct LinkTimes {
     /// [`LinkMasks`] of the last tick: `up` in the lower 16 bits, `down` in the next 16.
     masks: u64,
@@ -71,7 +71,7 @@ impl LinkTimes {
 }
 
 /// The reason why a tick changed ACTIVE.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Cause {
     /// The active slave's device lost its link, and another slave took over, or none could.

@@ -4,6 +4,7 @@ mod adoption;
 mod arp;
 mod avoid;
 mod failover;
+mod fuzz;
 mod guard;
 mod lab;
 mod late;

@@ -12,7 +12,7 @@ use bond_core::{
 use crate::{
     agent::queues::Queues,
     config::{Change, ConfigError, Origin, Problem},
-    report::wording::ORPHANED,
+    report::wording::{self, ORPHANED},
     store::{StoreError, paths::PathError},
     sys::{
         SysError,
@@ -122,7 +122,7 @@ pub enum AgentError {
     BadSetting { bond: String, key: String, value: String, wanted: String },
     #[error("active_slave is a request, not an option; set it alone")]
     ActiveSlaveAlone,
-    #[error("cannot serve metrics at {address}: {source}; choose another address or port")]
+    #[error("cannot serve metrics at {address}: {source}; {}", wording::remedy_of_address(source))]
     Metrics { address: SocketAddr, source: io::Error },
     #[error("{what}: {source}")]
     Io { what: &'static str, source: io::Error },

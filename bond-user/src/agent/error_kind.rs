@@ -84,6 +84,9 @@ fn of_store(error: &StoreError) -> ErrorKind {
 
 /// Returns the kind of an address at which nothing can be served.
 fn of_address(error: &io::Error) -> ErrorKind {
+    if error.raw_os_error() == Some(libc::EAFNOSUPPORT) {
+        return ErrorKind::Refused;
+    }
     match error.kind() {
         io::ErrorKind::AddrInUse => ErrorKind::Conflict,
         io::ErrorKind::AddrNotAvailable | io::ErrorKind::InvalidInput | io::ErrorKind::PermissionDenied => {

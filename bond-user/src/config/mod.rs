@@ -5,6 +5,8 @@
 
 pub mod dialect;
 pub mod export;
+#[cfg(test)]
+mod fuzz;
 pub mod ifcfg;
 mod lines;
 pub mod lint;

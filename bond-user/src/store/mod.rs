@@ -4,6 +4,8 @@ pub mod collect;
 pub mod drains;
 pub mod elsewhere;
 mod error;
+#[cfg(test)]
+mod fuzz;
 mod of_boot;
 pub mod offline;
 pub mod paths;

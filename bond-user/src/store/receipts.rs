@@ -168,13 +168,13 @@ fn read_text(directory: &Location, trust: Trust) -> io::Result<Vec<u8>> {
 }
 
 /// Returns the number of bytes in lines that no xbond has written, neither completely nor in part.
-fn damaged(text: &[u8]) -> usize {
+pub(super) fn damaged(text: &[u8]) -> usize {
     const BEGINNING: &[u8] = b"{\"version\":";
     let is_ours = |line: &&[u8]| line.starts_with(BEGINNING) || BEGINNING.starts_with(line);
     lines(text).filter(|line| !is_ours(line)).map(<[u8]>::len).sum()
 }
 
-fn parse(text: &[u8]) -> Vec<Receipt> {
+pub(super) fn parse(text: &[u8]) -> Vec<Receipt> {
     let receipt = |line: &[u8]| serde_json::from_slice::<Receipt>(line).ok();
     let is_known = |receipt: &Receipt| (OLDEST_VERSION..=VERSION).contains(&receipt.version);
     let receipts = lines(text).filter_map(receipt).filter(is_known);

@@ -37,9 +37,15 @@ pub fn keep_needed() -> Result<(), SysError> {
         }
     }
     caps::clear(None, CapSet::Ambient).map_err(failed)?;
-    caps::clear(None, CapSet::Inheritable).map_err(failed)?;
-    caps::set(None, CapSet::Effective, &needed).map_err(failed)?;
-    caps::set(None, CapSet::Permitted, &needed).map_err(failed)?;
+    // Effective first: it is a part of the permitted ones.
+    for set in [CapSet::Effective, CapSet::Permitted] {
+        if caps::read(None, set).map_err(failed)? != needed {
+            caps::set(None, set, &needed).map_err(failed)?;
+        }
+    }
+    // A service begins with no others, and its filter of system calls refuses every change. Without new privileges, inheritable
+    // ones give nothing to the programs that it executes.
+    let _ = caps::clear(None, CapSet::Inheritable);
     // Prevents a program with file capabilities, should the agent ever execute one, from regaining them.
     nix::sys::prctl::set_no_new_privs()
         .map_err(|error| SysError::kernel("set no_new_privs", "this thread", error.into()))

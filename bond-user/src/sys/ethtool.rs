@@ -65,7 +65,8 @@ impl Ethtool {
     /// # Errors
     /// The process lacks descriptors or memory.
     pub fn open() -> Result<Self, SysError> {
-        let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
+        // Requests to devices go by any socket; a service may open none of IP.
+        let socket = socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)
             .map_err(|error| SysError::kernel("open a socket", "ethtool", error.into()))?;
         Ok(Self { socket: Arc::new(socket) })
     }

@@ -65,7 +65,7 @@ pub fn cookie() -> Result<u64, SysError> {
             .advise(Some("xbond needs Linux 5.14 or later".to_owned()))
     };
     let socket =
-        socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
+        socket(AddressFamily::Unix, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
     let mut cookie = 0_u64;
     let mut length = size_of::<u64>() as libc::socklen_t;
     // SAFETY: the kernel writes at most `length` bytes, the size of `cookie`, and the new length; both

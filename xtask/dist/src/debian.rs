@@ -7,7 +7,7 @@ use xtask_common::machine;
 
 const UNIT: &str = "packaging/systemd/xbond.service";
 /// The highest exposure in `systemd-analyze security`, in tenths; a lower value means a more restricted service.
-const EXPOSURE_LIMIT: u32 = 25;
+const EXPOSURE_LIMIT: u32 = 15;
 
 /// Builds xbond_VERSION_ARCH.deb of what [`crate::contents::make`] made.
 ///

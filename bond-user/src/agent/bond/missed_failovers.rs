@@ -114,7 +114,9 @@ impl MissedFailovers {
         if last_word != word && !last_at.is_zero() && last_at < known.switched_at {
             missed.push(MissedChange { at: known.switched_at, word, by: ChangedBy::Guard });
         }
-        let last_active = missed.last().map_or(known.word, |last| last.word).active();
+        // As the engine compares it: what a tick stored besides is no failover.
+        let failovers = missed.iter().rev().find(|change| change.for_engine().is_failover());
+        let last_active = failovers.map_or(known.word, |last| last.word).active();
         let recorded = u32::try_from(missed.len()).unwrap_or(u32::MAX);
         let seen_now = u32::from(last_active != word.active());
         let unrecorded = changes.saturating_sub(recorded).saturating_sub(seen_now);
@@ -129,7 +131,7 @@ impl MissedFailovers {
 
 #[cfg(test)]
 mod tests {
-    use bond_common::{abi::Slot, mac::Mac};
+    use bond_common::{abi::Slot, clock::decide::Cause, mac::Mac};
 
     use super::*;
 
@@ -201,6 +203,13 @@ mod tests {
             let round = TickRound { at: Time::ZERO, round: round(of) };
             assert_eq!(round.is_since(generation), is_since, "{of} {generation}");
         }
+    }
+
+    #[test]
+    fn a_switch_there_and_back_around_a_ticks_bookkeeping_is_counted() {
+        let ticked = EventRecord::new(1, DataPlaneEvent::Ticked(word(9, 1), Cause::Bookkeeping));
+        let found = MissedFailovers::new(known(7, 0, 0), word(10, 0), [ticked]);
+        assert_eq!((found.changes.len(), found.unrecorded), (1, 2));
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub mod missed_failovers;
 pub mod notices;
 mod path_check;
 pub mod path_targets;
+#[cfg(test)]
+mod protocol;
 pub mod receipt_writer;
 pub mod recorder;
 pub mod ring_reader;

@@ -19,7 +19,7 @@ pub mod returned;
 pub mod slaves;
 pub mod start;
 #[cfg(test)]
-mod testing;
+pub(in crate::agent) mod testing;
 #[cfg(test)]
 mod tests;
 

@@ -5,7 +5,10 @@ use std::{
     fs, io,
     os::{
         fd::AsRawFd as _,
-        unix::{fs::PermissionsExt as _, net},
+        unix::{
+            fs::{MetadataExt as _, PermissionsExt as _},
+            net,
+        },
     },
     path::Path as FilePath,
     sync::Arc,
@@ -107,7 +110,10 @@ impl Socket {
         // First the mode, which takes something away from others, then who has the rest of it.
         fs::set_permissions(&prepared, fs::Permissions::from_mode(0o600))?;
         if let Some(readers) = access.readers() {
-            chown(&prepared, None, Some(readers))?;
+            // A service's group is that one already, and its filter of system calls has no chown.
+            if fs::metadata(&prepared)?.gid() != readers.as_raw() {
+                chown(&prepared, None, Some(readers))?;
+            }
             fs::set_permissions(&prepared, fs::Permissions::from_mode(0o660))?;
         }
         Ok(Self { socket: socket.into(), directory })

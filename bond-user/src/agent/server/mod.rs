@@ -3,6 +3,10 @@
 pub mod connections;
 pub mod control;
 pub mod counters;
+#[cfg(test)]
+mod fuzz;
+#[cfg(test)]
+mod hostile;
 pub mod metrics;
 pub mod published;
 pub mod query;

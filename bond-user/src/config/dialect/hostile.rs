@@ -21,7 +21,7 @@ fn processor_time() -> Duration {
 }
 
 /// Reads a directory in time. An error names a file in it, or itself, and is no novel. What is imported is a file of xbond's.
-fn assert_read(dialect: Dialect, directory: &Path, what: &str) -> Result<Config, ConfigError> {
+pub(super) fn assert_read(dialect: Dialect, directory: &Path, what: &str) -> Result<Config, ConfigError> {
     let started = processor_time();
     let result = read(dialect, &[directory.to_owned()]);
     let took = processor_time() - started;

@@ -7,6 +7,8 @@ mod dracut;
 mod draft;
 mod files;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod hostile;
 mod ifupdown;
 mod ini;

@@ -1,6 +1,6 @@
 //! Sentences of the agent's servers: the control socket, metrics, and published files.
 
-use std::fmt::Display;
+use std::{fmt::Display, io};
 
 sentences! {
     /// A change has another query than `wait`.
@@ -78,3 +78,13 @@ pub const NO_SUCH_GROUP: &str = "no such group";
 
 /// Why a group of writers does not work: the group of readers does not exist.
 pub const NO_GROUP_OF_READERS: &str = "no such group, and writers have to be in it, too, to reach the agent";
+
+/// Returns what to do about an address for metrics that cannot be had.
+pub fn remedy_of_address(error: &io::Error) -> &'static str {
+    if error.raw_os_error() == Some(libc::EAFNOSUPPORT) {
+        "the service may open no sockets of IP: copy /usr/share/doc/xbond/examples/metrics.conf to \
+         /etc/systemd/system/xbond.service.d/, run `systemctl daemon-reload` and restart xbond"
+    } else {
+        "choose another address or port"
+    }
+}

@@ -87,6 +87,19 @@ pub struct Record {
     read_as: u32,
 }
 
+/// Why a text is no record that this version reads.
+#[derive(Debug)]
+pub(in crate::store) enum Unreadable {
+    OtherVersion(u32),
+    Malformed(serde_json::Error),
+}
+
+impl From<serde_json::Error> for Unreadable {
+    fn from(error: serde_json::Error) -> Self {
+        Self::Malformed(error)
+    }
+}
+
 /// The field that every version of the file has.
 #[derive(Deserialize)]
 struct Versioned {
@@ -175,13 +188,13 @@ impl Record {
             Err(error) => return Err(StoreError::File { path, source: error }),
         };
         let wrong = |problem: String| StoreError::BadRecord { path: path.clone(), problem };
-        // The version first: it determines whether the rest is read.
-        let Versioned { version } =
-            serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
-        if !(OLDEST..=VERSION).contains(&version) {
-            return Err(StoreError::OtherRecord { path, found: version, wanted: VERSION });
-        }
-        let record: Self = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+        let record = match Self::parse(&text) {
+            Ok(record) => record,
+            Err(Unreadable::OtherVersion(found)) => {
+                return Err(StoreError::OtherRecord { path, found, wanted: VERSION });
+            }
+            Err(Unreadable::Malformed(error)) => return Err(wrong(error.to_string())),
+        };
         if record.bond != *bond {
             return Err(wrong(format!("it is about {}, not {bond}", record.bond)));
         }
@@ -189,7 +202,20 @@ impl Record {
         if let Some(pair) = record.pair.as_ref().filter(|pair| pair.bond != *bond) {
             return Err(wrong(format!("its pair is of {}, not {bond}", pair.bond)));
         }
-        Ok(Some(Self { place, version: VERSION, read_as: version, ..record }))
+        Ok(Some(Self { place, version: VERSION, read_as: record.version, ..record }))
+    }
+
+    /// Parses the text of a file. Neither the name of the bond nor the place is checked.
+    ///
+    /// # Errors
+    /// It is no record, or one of another version.
+    pub(in crate::store) fn parse(text: &[u8]) -> Result<Self, Unreadable> {
+        // The version first: it determines whether the rest is read.
+        let Versioned { version } = serde_json::from_slice(text)?;
+        if !(OLDEST..=VERSION).contains(&version) {
+            return Err(Unreadable::OtherVersion(version));
+        }
+        Ok(serde_json::from_slice(text)?)
     }
 
     /// Returns the role of an interface in this bond.

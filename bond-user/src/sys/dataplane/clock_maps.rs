@@ -13,7 +13,7 @@ use bond_common::{
     names,
 };
 
-use super::{DataPlaneError, PathMaps, mapped::Mapped, maps::mapped};
+use super::{DataPlaneError, PathMaps, mapped::Mapped, maps::mapped, words};
 
 /// The maps of the clock, mapped into memory.
 pub struct ClockMaps {
@@ -132,28 +132,13 @@ impl ClockMaps {
     }
 
     /// Claims the next round of announcements of the failover to `word`, as number `round`, from 1. False if the tick has
-    /// claimed it: then the round is sent.
+    /// claimed it: then the round is sent. Also false if ACTIVE has changed since `word` was read.
     ///
     /// `now` is CLOCK_MONOTONIC of the machine in nanoseconds.
     pub fn claim(&self, word: ActiveWord, round: u8, now: u64) -> bool {
-        let turn = self.ticks.word(0, TickEntry::TURN);
         let wanted = u8::try_from(self.entry().rounds).unwrap_or(u8::MAX);
-        let mut seen = turn.load(Ordering::Acquire);
-        loop {
-            let known = ClaimedRounds::from_bits(seen);
-            // The number of rounds does not grow for ever; who sends so many sends each.
-            if known.is_of(word) && known.rounds() >= round && round < u8::MAX {
-                return false;
-            }
-            match turn.compare_exchange(
-                seen,
-                known.claim(word, wanted).bits(),
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
-                Ok(_) => break,
-                Err(other) => seen = other,
-            }
+        if !words::claim_round(self.ticks.word(0, TickEntry::TURN), word, round, wanted) {
+            return false;
         }
         self.ticks.word(0, TickEntry::CLAIMED_AT).store(now, Ordering::Release);
         true

@@ -27,6 +27,7 @@ use super::{
     behind::{BehindMap, KernelBehind},
     heard::{HeardMap, KernelHeard},
     mapped::Mapped,
+    words,
 };
 use crate::sys::directory::{Directory, Location, Trust};
 
@@ -229,15 +230,7 @@ impl Maps {
     /// Changes ACTIVE by compare-and-swap, and asks `change` again where the data plane or another process was faster.
     /// Returns what was stored.
     pub(super) fn update_active(&self, change: impl Fn(ActiveWord) -> ActiveWord) -> ActiveWord {
-        let word = self.active.word(0, 0);
-        let mut seen = word.load(Ordering::Acquire);
-        loop {
-            let next = change(ActiveWord::from_bits(seen));
-            match word.compare_exchange(seen, next.bits(), Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return next,
-                Err(other) => seen = other,
-            }
-        }
+        words::update_active(self.active.word(0, 0), change)
     }
 
     /// Changes ACTIVE by compare-and-swap, if it still is `known`.
@@ -245,9 +238,7 @@ impl Maps {
     /// # Errors
     /// ACTIVE holds this word instead.
     pub(super) fn exchange_active(&self, known: ActiveWord, next: ActiveWord) -> Result<(), ActiveWord> {
-        let word = self.active.word(0, 0);
-        let exchanged = word.compare_exchange(known.bits(), next.bits(), Ordering::AcqRel, Ordering::Acquire);
-        exchanged.map(drop).map_err(ActiveWord::from_bits)
+        words::exchange_active(self.active.word(0, 0), known, next)
     }
 
     /// Returns the entry in GUARD.

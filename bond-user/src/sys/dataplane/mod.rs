@@ -22,6 +22,7 @@ mod path_maps;
 mod pins;
 mod watched;
 pub mod witness;
+mod words;
 
 use std::{any::Any, io, os::fd::OwnedFd, path::PathBuf, sync::Arc};
 

@@ -135,7 +135,7 @@ impl AddressEvents {
 }
 
 /// Adds the interfaces in a datagram to the set. An unreadable message may be about any interface.
-fn read(mut datagram: &[u8], changed: &mut Interfaces) {
+pub(super) fn read(mut datagram: &[u8], changed: &mut Interfaces) {
     while !datagram.is_empty() {
         let header = NetlinkBuffer::new_checked(datagram)
             .and_then(|message| Ok((message.length() as usize, AddressHeader::parse(message.payload())?)));

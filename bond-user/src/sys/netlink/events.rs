@@ -127,7 +127,7 @@ impl LinkEvents {
 }
 
 /// Parses the events of one datagram. An unreadable message counts as lost.
-fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
+pub(super) fn read(mut datagram: &[u8], events: &mut VecDeque<LinkEvent>) {
     while !datagram.is_empty() {
         let length = datagram.first_chunk().map_or(0, |length| u32::from_ne_bytes(*length) as usize);
         let message = datagram.get(..length).map(readable);

@@ -7,6 +7,8 @@ mod bond;
 mod dump;
 mod events;
 mod forwarding;
+#[cfg(test)]
+mod fuzz;
 mod link;
 pub mod message;
 mod namespaces;

@@ -199,7 +199,13 @@ impl Taking<'_> {
         let found = (maps.bond(), host_device);
         let AdoptedIdentity { entry, mac, mac_assigned } = identity(machine, config, adoption, found, wire);
         data_plane.mirror().update_bond(|_| entry);
-        let (missed, known) = missed(machine, config, &maps, &mut *data_plane);
+        let slot_of = |name: &str| {
+            let adopted = slaves.iter().find(|slave| slave.left.name == name);
+            adopted
+                .map(|slave| slave.left.slot)
+                .or_else(|| Some(gone.iter().find(|(_, gone)| gone == name)?.0))
+        };
+        let (missed, known) = missed(machine, config, &maps, &mut *data_plane, slot_of);
         let given_away = slaves.iter().map(|slave| &slave.link).filter(|link| link.master.is_some());
         let rest = Rest {
             is_any_away: !record.away().is_empty(),

@@ -1,7 +1,7 @@
 //! Who an adopted bond is: its MAC address and flags, and what happened to it while no agent ran.
 
 use bond_common::{
-    abi::{ActiveWord, BondEntry},
+    abi::{ActiveWord, BondEntry, Slot},
     mac::Mac,
 };
 use bond_core::{Time, command::Notice, options::FailOverMac};
@@ -22,7 +22,7 @@ use crate::{
     store::receipts,
     sys::{
         dataplane::{DataPlane, Maps},
-        directory::{Location, Trust},
+        directory::Trust,
     },
 };
 
@@ -89,16 +89,18 @@ fn entry(
     .with_flags(kept | worker::option_flags(options, guard))
 }
 
-/// Returns which failovers no agent has recorded, and ACTIVE as of the last receipt.
+/// Returns which failovers no agent has recorded, and ACTIVE as of the last receipt. `slot_of` finds the slot of a slave.
 pub fn missed(
     machine: &Machine,
     config: &BondConfig,
     maps: &Maps,
     data_plane: &mut dyn DataPlane,
+    slot_of: impl Fn(&str) -> Option<Slot>,
 ) -> (MissedFailovers, ActiveWord) {
     let name = &config.name;
     let word = maps.active();
-    let known = on_record(maps, &machine.paths.run_of(name), word);
+    let last = receipts::read(&machine.paths.run_of(name), Trust::Ours).ok().and_then(|mut all| all.pop());
+    let known = on_record(maps.guard().known(), word, last.as_ref(), slot_of);
     let known_until = Known {
         word: known,
         // GUARD does not say.
@@ -116,10 +118,55 @@ pub fn missed(
     (missed, known)
 }
 
-/// ACTIVE after the last change that is on a receipt. An agent that dies right after it wrote one has not updated GUARD yet.
-fn on_record(maps: &Maps, directory: &Location, word: ActiveWord) -> ActiveWord {
-    let known = maps.guard().known();
-    let last = receipts::read(directory, Trust::Ours).ok().and_then(|mut receipts| receipts.pop());
-    let is_last = |last: Receipt| last.generation == word.generation();
-    if last.is_some_and(is_last) && word.changes_since(known).is_some() { word } else { known }
+/// ACTIVE after the last change that is on a receipt. GUARD has it only when no receipt was open: an agent that dies before
+/// leaves receipts of later changes.
+fn on_record(
+    known: ActiveWord,
+    word: ActiveWord,
+    last: Option<&Receipt>,
+    slot_of: impl Fn(&str) -> Option<Slot>,
+) -> ActiveWord {
+    let Some(last) = last else { return known };
+    if last.generation == word.generation() {
+        return if word.changes_since(known).is_some() { word } else { known };
+    }
+    let before = ActiveWord::from_bits(u64::from(last.generation.wrapping_sub(1)) << 32);
+    let recorded = before.next(last.to.as_deref().and_then(slot_of), None, known.usable());
+    let is_after = |word: ActiveWord, earlier| word.changes_since(earlier).is_some_and(|changes| changes > 0);
+    if is_after(recorded, known) && is_after(word, recorded) { recorded } else { known }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::testing::receipt;
+
+    fn word(generation: u32, active: u8) -> ActiveWord {
+        let before = ActiveWord::from_bits(u64::from(generation.wrapping_sub(1)) << 32);
+        before.next(Slot::new(active), None, 0b11)
+    }
+
+    #[test]
+    fn a_receipt_after_the_known_word_is_on_record() {
+        let slot_of = |name: &str| Slot::new(if name == "enp0s9" { 1 } else { 0 });
+        let to = Some("enp0s9".to_owned());
+        for (known, now, last, expected) in [
+            (7, 9, None, 7),
+            // The agent died after it had written all receipts, or some of them.
+            (7, 9, Some(9), 9),
+            (7, 9, Some(8), 8),
+            (u32::MAX, 2, Some(1), 1),
+            // It was known, or it is of another count.
+            (7, 9, Some(7), 7),
+            (7, 9, Some(6), 7),
+            (7, 9, Some(70), 7),
+            (7, 3, Some(3), 7),
+        ] {
+            let last = last.map(|generation| Receipt { generation, to: to.clone(), ..receipt() });
+            let found = on_record(word(known, 0), word(now, 0), last.as_ref(), slot_of);
+            assert_eq!(found.generation(), expected, "{known} {now} {last:?}");
+            let is_recorded = last.is_some_and(|last| last.generation == expected && expected != now);
+            assert!(!is_recorded || expected == known || found.active() == Slot::new(1), "{found:?}");
+        }
+    }
 }
