@@ -10,8 +10,9 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser;
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 use xbond_simulator::{plan::Plan, report, run, shrink::shrink, world::check::Violation};
 
 /// Simulates xbond's agents in virtual time, with everything that can go wrong
@@ -48,8 +49,10 @@ const DEFAULT_YEARS: f64 = 7.0 / 365.25;
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     if arguments.verbose {
-        let filter = tracing_subscriber::EnvFilter::from_default_env();
-        tracing_subscriber::fmt().with_env_filter(filter).without_time().init();
+        let wanted = std::env::var("RUST_LOG").unwrap_or_else(|_| "info".to_owned());
+        let filter: Targets = wanted.parse().with_context(|| format!("RUST_LOG={wanted}"))?;
+        let lines = tracing_subscriber::fmt::layer().without_time();
+        tracing_subscriber::registry().with(lines).with(filter).init();
     }
     match (arguments.seed, arguments.years) {
         (Some(seed), None) => one(&arguments, seed),

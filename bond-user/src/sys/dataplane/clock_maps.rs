@@ -2,10 +2,11 @@
 
 use std::{os::fd::AsFd, sync::atomic::Ordering};
 
+#[cfg(any(test, feature = "fake"))]
+use bond_common::clock::announce::ClaimedRounds;
 use bond_common::{
     abi::{ActiveWord, Slot},
     clock::{
-        announce::ClaimedRounds,
         layout::{ANNOUNCE_ENTRIES, AnnounceFrame, ClockEntry, TickEntry},
         misdirected::{MisdirectedEntry, Noted},
         monitor::{MonitorEntry, MonitorState, PROBE_ENTRIES, ProbeFrame},
