@@ -463,6 +463,8 @@ impl BondEntry {
     pub const OBSERVE: u32 = 1 << 11;
     /// Flag: the path monitor is on; programs note answers of its targets in PATH_HEARD. Without it no packet has that cost.
     pub const PATH: u32 = 1 << 12;
+    /// Flag: bond0 keeps its MAC address under fail_over_mac=active, and DHCP requests from it ask for broadcast answers.
+    pub const HOST_MAC_STAYS: u32 = 1 << 13;
 
     /// Creates the entry of a bond in the current [`ABI_VERSION`], without flags and without bond0's device.
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {
@@ -540,7 +542,7 @@ impl BondEntry {
         self.flags & flag != 0
     }
 
-    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::PATH`].
+    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::HOST_MAC_STAYS`].
     pub const fn flags(&self) -> u32 {
         self.flags
     }
