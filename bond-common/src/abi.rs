@@ -466,6 +466,8 @@ impl BondEntry {
     /// Flag for the next agent, which programs do not read: a first slave that cannot change its MAC address has turned the
     /// policy to `active`, whatever is configured, and whether or not that slave is still there.
     pub const POLICY_TURNED: u32 = 1 << 13;
+    /// Flag: bond0 keeps its MAC address under fail_over_mac=active, and DHCP requests from it ask for broadcast answers.
+    pub const HOST_MAC_STAYS: u32 = 1 << 14;
 
     /// Creates the entry of a bond in the current [`ABI_VERSION`], without flags and without bond0's device.
     pub const fn new(policy: FailOverMac, port_ifindex: u32, host_mac: Mac, netns_cookie: u64) -> Self {
@@ -543,7 +545,7 @@ impl BondEntry {
         self.flags & flag != 0
     }
 
-    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::PATH`].
+    /// Returns all flags, the bits from [`Self::ALL_SLAVES_ACTIVE`] to [`Self::HOST_MAC_STAYS`].
     pub const fn flags(&self) -> u32 {
         self.flags
     }

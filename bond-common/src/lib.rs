@@ -4,6 +4,7 @@
 //!   and programs are called.
 //! - [`verdict`]: whether a packet is delivered, redirected or dropped; [`guard`]: the failover of the carrier guard.
 //! - [`wire`]: finds and rewrites MAC addresses in frames; [`mac`]: the address itself.
+//! - [`dhcp`]: has answers to DHCP requests reach a host whose MAC address is not on the wire.
 //! - [`probe`]: recognises the frames that the ARP monitor counts.
 //! - [`clock`]: what a tick of the clock in the kernel reads, decides and writes.
 //! - [`path`]: the path monitor, which is part of the tick.
@@ -28,6 +29,7 @@ pub mod abi;
 pub mod behind;
 pub mod clock;
 pub mod counters;
+pub mod dhcp;
 pub mod event;
 #[cfg(test)]
 mod fuzz;

@@ -20,6 +20,16 @@ pub trait Frame {
     fn read<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
     /// Writes `bytes` from `offset` on; None if the frame ends before them or cannot be written.
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()>;
+
+    /// Updates the UDP checksum at `offset` after two even-aligned bytes were written; None if it cannot be written. A
+    /// datagram without a checksum stays without one.
+    #[inline(always)]
+    fn update_udp_checksum(&mut self, offset: usize, from: [u8; 2], to: [u8; 2]) -> Option<()> {
+        match self.read(offset)? {
+            [0, 0] => Some(()),
+            checksum => self.write(offset, updated_udp_checksum(checksum, from, to)),
+        }
+    }
 }
 
 /// The error of a frame that could not be written. It may be changed in part and must not be sent.
@@ -195,6 +205,20 @@ fn updated_checksum(checksum: [u8; 2], from: Mac, to: Mac) -> [u8; 2] {
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     (!(sum as u16)).to_be_bytes()
+}
+
+/// Returns the UDP checksum after two even-aligned bytes changed (RFC 1624, equation 3). Zero would mean that there is
+/// none, and is sent as its complement (RFC 768).
+#[inline(always)]
+fn updated_udp_checksum(checksum: [u8; 2], from: [u8; 2], to: [u8; 2]) -> [u8; 2] {
+    let [checksum, from, to] = [checksum, from, to].map(|word| u32::from(u16::from_be_bytes(word)));
+    let sum = (0xffff - checksum) + (0xffff - from) + to;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    match !(sum as u16) {
+        0 => [0xff, 0xff],
+        sum => sum.to_be_bytes(),
+    }
 }
 
 #[cfg(test)]

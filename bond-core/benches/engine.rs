@@ -34,6 +34,7 @@ fn settled(slaves: u8) -> Engine {
         name: "bond0".into(),
         mac: mac(0xb0),
         mac_assigned: false,
+        mac_stays: false,
         prearm: false,
         seed: 1,
         options,

@@ -1,7 +1,7 @@
 //! Packets at tc and XDP hooks behind one trait.
 
 use aya_ebpf::{
-    bindings::TC_ACT_REDIRECT,
+    bindings::{BPF_F_MARK_MANGLED_0, TC_ACT_REDIRECT},
     helpers::{bpf_redirect, generated::bpf_xdp_get_buff_len},
     programs::{TcContext, XdpContext},
 };
@@ -94,6 +94,16 @@ unsafe fn load_word<const OFFSET: usize>(start: *const [u8; 14]) -> u64 {
     word
 }
 
+/// Returns the offset as one of which the compiler knows nothing. Where it has checked an offset before, it would leave
+/// the check out and compute the pointer anew, and the verifier knows of a pointer only what was checked of itself.
+#[inline(always)]
+fn checked_again(offset: usize) -> usize {
+    let mut offset = offset;
+    // SAFETY: adds nothing. Without an instruction two lines would have one place, which the kernel refuses.
+    unsafe { core::arch::asm!("{0} += 0", inout(reg) offset, options(nomem, nostack)) };
+    offset
+}
+
 /// The length of a MAC address in bytes.
 const MAC: usize = 6;
 
@@ -138,6 +148,14 @@ impl Frame for SkbPacket<'_> {
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
         self.0.store(offset, &bytes, 0).ok()
+    }
+
+    /// The helper leaves a checksum alone that the device will complete: it does not cover the payload yet.
+    #[inline(always)]
+    fn update_udp_checksum(&mut self, offset: usize, from: [u8; 2], to: [u8; 2]) -> Option<()> {
+        let [from, to] = [from, to].map(|word| u16::from_ne_bytes(word).into());
+        let flags = BPF_F_MARK_MANGLED_0 as u64 | size_of::<u16>() as u64;
+        self.0.l4_csum_replace(offset, from, to, flags).ok()
     }
 }
 
@@ -249,14 +267,15 @@ impl Frame for XdpPacket<'_> {
 
     #[inline(always)]
     fn write<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
-        let place = self.linear().at::<N>(offset)?;
-        // SAFETY: inside the packet, as `at` checked; XDP owns its frame.
-        unsafe {
-            match bytes.first_chunk() {
-                Some(mac) if N == MAC => store_mac(place.cast(), *mac),
-                _ => *place = bytes,
-            }
+        if let Some(mac) = bytes.first_chunk().filter(|_| N == MAC) {
+            let place = self.linear().at::<N>(offset)?;
+            // SAFETY: inside the packet, as `at` checked; XDP owns its frame.
+            unsafe { store_mac(place.cast(), *mac) };
+            return Some(());
         }
+        let place = self.linear().at::<N>(checked_again(offset))?;
+        // SAFETY: inside the packet, as `at` checked; XDP owns its frame.
+        unsafe { *place = bytes };
         Some(())
     }
 }

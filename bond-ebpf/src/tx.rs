@@ -4,6 +4,7 @@ use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use bond_common::{
     abi::{BondEntry, FailOverMac, PORT_STATS, Slot},
     counters::DropReason,
+    dhcp::ask_for_broadcast,
     event::{DataPlaneEvent, EventRecord},
     mac::Mac,
     verdict::{rewritten_source, transmit},
@@ -66,6 +67,9 @@ fn forward(packet: &mut impl Packet) -> Result<Redirected, (Option<Slot>, DropRe
         let host_mac = known_host_mac(packet, bond, header.source);
         if let Some(to) = source_for(header.source, wire_mac, host_mac, bond) {
             rewritten = rewrite_source(packet, header, to).map_err(|_| at(DropReason::RewriteFailed))?;
+            if rewritten && bond.has(BondEntry::HOST_MAC_STAYS) {
+                ask_for_broadcast(packet, header.source).map_err(|_| at(DropReason::RewriteFailed))?;
+            }
         } else {
             behind::note(packet, header.source, word);
         }

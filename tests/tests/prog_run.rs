@@ -21,6 +21,7 @@ use bond_user::sys::{
     directory::Location,
     probe,
 };
+use etherparse::PacketBuilder;
 use programs::{Bench, index, ip};
 use xbond_tests::frames::{
     GROUP, GUEST, HOST, IPV4, LLDP, OWN, PEER, Scene, Verdict, Verdict::Forwarded, Way, arp, cases, ethernet,
@@ -85,6 +86,47 @@ fn learned_host_mac(hook: Hook) {
     assert_eq!(bench.transmit(&from(GUEST)).1, from(OWN[0]));
     assert_eq!(bench.receive(0, &to(OWN[0])).1, to(GUEST));
     assert_eq!(bench.transmit(&from(HOST)).1, from(HOST), "another host's address stays");
+}
+
+/// Where bond0 keeps its MAC address, DHCP requests with it ask for broadcast answers, as far as it is not on the wire.
+fn dhcp_requests(hook: Hook) {
+    let bench = Bench::new(hook, "dhcp");
+    let request = |source: Mac, client: Mac, flags: u8| {
+        let head = [&[1, 1, 6, 0, 1, 2, 3, 4, 0, 0, flags, 0][..], &[0; 16], &client.bytes()].concat();
+        let message = [head, vec![0; 206]].concat();
+        let builder = PacketBuilder::ethernet2(source.bytes(), Mac::BROADCAST.bytes());
+        let mut frame = Vec::new();
+        builder.ipv4([0; 4], [255; 4], 64).udp(68, 67).write(&mut frame, &message).unwrap();
+        frame
+    };
+    bench.policy(FailOverMac::Active, 0);
+    assert_eq!(
+        bench.transmit(&request(HOST, HOST, 0)).1,
+        request(OWN[0], HOST, 0),
+        "without the flag of the bond"
+    );
+    bench.policy(FailOverMac::Active, BondEntry::HOST_MAC_STAYS);
+    let table = [
+        ("the host's", request(HOST, HOST, 0), request(OWN[0], HOST, 0x80)),
+        ("with the flag", request(HOST, HOST, 0x80), request(OWN[0], HOST, 0x80)),
+        ("of another client", request(HOST, GUEST, 0), request(OWN[0], GUEST, 0)),
+        ("a guest's", request(GUEST, GUEST, 0), request(GUEST, GUEST, 0)),
+        ("on the wire", request(OWN[0], OWN[0], 0), request(OWN[0], OWN[0], 0)),
+    ];
+    for (what, frame, out) in table {
+        assert_eq!(bench.transmit(&frame), (Forwarded, out.clone()), "{what}");
+        assert_eq!(bench.transmit(&tagged(&frame, [0x81, 0])).1, tagged(&out, [0x81, 0]), "{what}, tagged");
+    }
+}
+
+#[test]
+fn tc_has_dhcp_requests_ask_for_broadcast_answers() {
+    dhcp_requests(Hook::Tc);
+}
+
+#[test]
+fn xdp_has_dhcp_requests_ask_for_broadcast_answers() {
+    dhcp_requests(Hook::Xdp);
 }
 
 /// The MAC addresses in BEHIND, with the VIDs of their tags.

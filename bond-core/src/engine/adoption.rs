@@ -116,6 +116,7 @@ impl Engine {
         let permanent: Vec<_> = self.slaves.iter().map(|slave| slave.permanent_mac).collect();
         let changes =
             mac_plan::at_adoption(self.policy(), self.mac.get(), &self.slave_macs(), &permanent, self.active);
+        let changes = self.without_kept(changes);
         match self.active {
             Some(active) => self.move_macs(now, active, changes),
             None => changes.slaves.into_iter().for_each(|change| self.set_slave_mac(change)),

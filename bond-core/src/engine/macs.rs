@@ -39,7 +39,7 @@ impl Engine {
 
     /// Handles an external change of a slave's address. The driver reads the address when a failover needs it
     /// (`bond_do_fail_over_mac`). Here, under active, the bond takes the address of its active slave at once, because
-    /// frames carry it from now on.
+    /// frames carry it from now on; a bond that keeps its address announces the new one.
     pub(super) fn slave_mac_found(&mut self, now: Time, slot: Slot, mac: Mac) {
         let Some(slave) = self.slave_mut(slot) else { return };
         let before = slave.mac;
@@ -51,7 +51,7 @@ impl Engine {
         let notice = Notice::SlaveMacChanged { slave: slave.name.clone(), mac };
         self.notify(notice);
         if self.active == Some(slot) && self.policy() == FailOverMac::Active {
-            let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.slave_macs(), slot);
+            let changes = self.macs_at_failover(slot);
             self.move_macs(now, slot, changes);
         }
     }
@@ -76,6 +76,22 @@ impl Engine {
         let slots: Vec<_> = self.slaves.iter().map(|slave| slave.slot).collect();
         slots.into_iter().for_each(|slot| self.set_slave_mac(SlaveMac { slot, mac }));
         self.notify(Notice::BondMacChanged { mac });
+    }
+
+    /// Returns the changes of MAC addresses of a failover to `new`.
+    pub(super) fn macs_at_failover(&self, new: Slot) -> mac_plan::Changes {
+        let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.slave_macs(), new);
+        self.without_kept(changes)
+    }
+
+    /// Leaves out the change of the bond's MAC address if the bond keeps that.
+    pub(super) fn without_kept(&self, changes: mac_plan::Changes) -> mac_plan::Changes {
+        mac_plan::Changes { bond: changes.bond.filter(|_| !self.keeps_mac()), ..changes }
+    }
+
+    /// Returns whether the bond keeps its MAC address, whichever slave is active.
+    pub(super) fn keeps_mac(&self) -> bool {
+        self.mac_stays && self.policy() == FailOverMac::Active
     }
 
     /// Announces `active` and asks for changes of addresses. Under active its frames carry the right address already.

@@ -16,6 +16,7 @@ impl Engine {
         }
         if first && !self.mac_assigned {
             self.set_bond_mac(mac);
+            self.mac_assigned = self.keeps_mac();
         }
         let to_set = match mac_plan::at_enslave(self.policy(), mac, self.mac.get(), &self.slave_macs()) {
             AtEnslave::Keep => None,
@@ -184,7 +185,7 @@ impl Engine {
         if self.slaves.is_empty() {
             self.has_been_active = false;
             // A bond whose first slave could not be set up gives up only that slave's MAC address (`bond_enslave`).
-            if slave.has_joined() || self.mac.get() == slave.permanent_mac {
+            if !self.keeps_mac() && (slave.has_joined() || self.mac.get() == slave.permanent_mac) {
                 let mac = self.make_up_mac(slave.permanent_mac);
                 self.set_bond_mac(mac);
                 self.mac_assigned = false;

@@ -71,6 +71,9 @@ pub struct NewBond {
     /// Whether the administrator set the MAC address, which the bond then keeps. Otherwise the bond takes the address of
     /// its first slave.
     pub mac_assigned: bool,
+    /// Under fail_over_mac=active: the bond keeps its MAC address when another slave becomes active, and frames carry the
+    /// slave's.
+    pub mac_stays: bool,
     /// Under fail_over_mac=follow: every slave receives the bond's MAC address, so that a failover need not wait for the
     /// exchange of addresses.
     pub prearm: bool,
@@ -168,6 +171,7 @@ pub struct Engine {
     wants_proof: bool,
     mac: TrackedMac,
     mac_assigned: bool,
+    mac_stays: bool,
     prearm: bool,
     made_up: MadeUpMacs,
     /// In enslave order.
@@ -288,6 +292,7 @@ impl Engine {
             wants_proof: false,
             mac: TrackedMac::new(bond.mac),
             mac_assigned: bond.mac_assigned,
+            mac_stays: bond.mac_stays,
             prearm: bond.prearm,
             made_up: MadeUpMacs::new(bond.seed),
             slaves: Vec::new(),

@@ -88,7 +88,7 @@ impl Engine {
         }
         self.has_been_active = true;
 
-        let changes = mac_plan::at_failover(self.policy(), self.mac.get(), &self.slave_macs(), new);
+        let changes = self.macs_at_failover(new);
         self.move_macs(now, new, changes);
     }
 

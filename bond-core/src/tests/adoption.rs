@@ -97,6 +97,7 @@ impl Orphan {
             name: "bond0".into(),
             mac: self.lab.bond_mac,
             mac_assigned: false,
+            mac_stays: false,
             prearm: false,
             seed: 1,
             options: before.options,

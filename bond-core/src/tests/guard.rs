@@ -163,6 +163,7 @@ fn under_follow_a_prepared_slave_announces_first() {
             name: "bond0".into(),
             mac: super::lab::BORN,
             mac_assigned: false,
+            mac_stays: false,
             prearm,
             seed: 1,
             options: options(Follow),

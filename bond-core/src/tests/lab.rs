@@ -150,6 +150,7 @@ impl Lab {
             name: "bond0".into(),
             mac: BORN,
             mac_assigned: false,
+            mac_stays: false,
             prearm: false,
             seed: 1,
             options,

@@ -195,6 +195,7 @@ fn a_mac_set_by_the_administrator_is_kept_until_the_bond_is_empty() {
             mac: mac(0x99),
             prearm: false,
             mac_assigned: true,
+            mac_stays: false,
             seed: 1,
             options: options(policy),
             damping: None,
@@ -204,6 +205,46 @@ fn a_mac_set_by_the_administrator_is_kept_until_the_bond_is_empty() {
         lab.join(0).unwrap();
         lab.join(1).unwrap();
         assert_eq!(lab.macs(), enslaved, "{policy:?}");
+    }
+}
+
+/// The MACs of bond0, slave0 and slave1, and what frames carry, over a failover, an external change, and the loss of all
+/// slaves. A bond without slaves takes the address of its first one; one that was set stays.
+#[test]
+fn a_bond_that_keeps_its_mac_has_one_for_ever() {
+    for (assigned, kept) in [(None, 0x10), (Some(mac(0x99)), 0x99)] {
+        let new = NewBond {
+            name: "bond0".into(),
+            mac: assigned.unwrap_or(mac(0xb0)),
+            mac_assigned: assigned.is_some(),
+            mac_stays: true,
+            prearm: false,
+            seed: 1,
+            options: options(Active),
+            damping: None,
+            watch: None,
+        };
+        let mut lab = Lab::of(new, 2);
+        let wire_of = |lab: &Lab, index: usize| lab.slaves.values().nth(index).unwrap().1;
+        lab.join(0).unwrap();
+        lab.join(1).unwrap();
+        lab.take();
+        lab.set_link(0, false);
+        lab.wait(ms(1000));
+        assert_eq!((lab.macs(), lab.active()), (vec![kept, 0x10, 0x11], Some("slave1".into())));
+        assert_eq!([wire_of(&lab, 0), wire_of(&lab, 1)], [mac(0x10), mac(0x11)]);
+        let announced =
+            |lab: &mut Lab| lab.take().iter().any(|command| matches!(command, Command::Announce(_)));
+        assert!(announced(&mut lab), "a failover is announced");
+        lab.change_slave_mac(1, mac(0x71));
+        assert_eq!((lab.macs(), wire_of(&lab, 1)), (vec![kept, 0x10, 0x71], mac(0x71)));
+        assert!(announced(&mut lab), "another MAC on the wire is announced");
+        for index in [0, 1] {
+            lab.leave(index).unwrap();
+            lab.wait(ms(2000));
+        }
+        lab.join(1).unwrap();
+        assert_eq!(lab.macs()[0], kept, "after it had no slaves");
     }
 }
 

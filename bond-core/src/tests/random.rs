@@ -119,6 +119,7 @@ impl History {
             name: "bond0".into(),
             mac: mac(0x99),
             mac_assigned,
+            mac_stays: false,
             prearm: false,
             seed: 3,
             options,
@@ -369,7 +370,7 @@ proptest! {
     #[test]
     fn arbitrary_events_cause_no_panic(events in proptest::collection::vec((0..3u64, nonsense()), 1..80)) {
         let mut engine = crate::Engine::new(NewBond {
-            name: "bond0".into(), mac: mac(1), mac_assigned: false, prearm: false, seed: 0,
+            name: "bond0".into(), mac: mac(1), mac_assigned: false, mac_stays: false, prearm: false, seed: 0,
             options: BondOptions { miimon: 100, ..BondOptions::default() }, damping: None, watch: None,
         });
         for (when, event) in events {

@@ -25,7 +25,6 @@ mod traffic;
 
 use std::{net::SocketAddr, num::NonZeroU32, path::PathBuf, process::ExitCode, time::Duration};
 
-use bond_common::mac::Mac;
 use bond_core::{
     name::{BondName, InterfaceName},
     purpose::Purpose,
@@ -35,7 +34,7 @@ use ipnet::IpNet;
 
 use crate::{
     api,
-    config::{BondMac, Datapath, Guard, OnExit, Pair, Words, export::Program},
+    config::{BondMac, Datapath, Guard, HostMac, OnExit, Pair, Words, export::Program},
     report::{log::LogFormat, wording},
     sys::{limits, netns},
 };
@@ -204,9 +203,10 @@ struct BondArgs {
     /// An existing interface as the upper end, instead of a new device for the bond
     #[arg(long, value_name = "IF", requires = "bond")]
     port: Option<String>,
-    /// The MAC address of the host behind --port; learned if not given
-    #[arg(long, value_name = "MAC", requires = "port")]
-    host_mac: Option<Mac>,
+    /// The MAC address of the host behind --port, learned if not given; without --port the one that the bond keeps under
+    /// fail_over_mac=active: an address, or `stable` for that of its first slave
+    #[arg(long, value_name = "MAC|stable", requires = "bond")]
+    host_mac: Option<HostMac>,
     /// The bond's MAC address, or the slave whose permanent address the bond gets; by default that of its first slave
     #[arg(long, value_name = "MAC|IF", requires = "bond")]
     mac: Option<BondMac>,

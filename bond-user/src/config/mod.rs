@@ -38,8 +38,8 @@ pub use self::{
     lines::Lines,
     problem::{ConfigError, Note, Problem},
     settings::{
-        BondConfig, BondMac, Change, Clock, Datapath, Failback, Guard, Literal, NotAWord, OnExit, Pair,
-        PathMethod, PathTarget, WantedClock, WantedPath, Words,
+        BondConfig, BondMac, Change, Clock, Datapath, Failback, Guard, HostMac, Literal, NotAWord, OnExit,
+        Pair, PathMethod, PathTarget, WantedClock, WantedPath, Words,
     },
     shell::ShellError,
     source::{Files, Source},
@@ -277,16 +277,19 @@ impl BondConfig {
         self.check_numbers()?;
         if self.port.is_some() {
             self.check_port()?;
+            if self.host_mac == Some(HostMac::Stable) {
+                return Err(Problem::StableWithPort { bond: self.name.to_string() });
+            }
             if self.pair != Pair::Auto {
                 return Err(Problem::PairWithPort { bond: self.name.to_string() });
             }
-        } else if self.host_mac.is_some() {
-            return Err(Problem::HostMacWithoutPort { bond: self.name.to_string() });
+        } else if self.mac.is_some() && self.host_mac_address().is_some() {
+            return Err(Problem::TwoMacs { bond: self.name.to_string() });
         }
         if self.pair == Pair::Netkit && !matches!(self.datapath, Datapath::Auto | Datapath::Tc) {
             return Err(Problem::NetkitWithXdp { bond: self.name.to_string(), datapath: self.datapath });
         }
-        if self.mac.is_some() && self.options.fail_over_mac == FailOverMac::Active {
+        if self.mac.is_some() && self.options.fail_over_mac == FailOverMac::Active && !self.keeps_mac() {
             return Err(Problem::MacOfActive { bond: self.name.to_string() });
         }
         if let Some(slave) =
@@ -328,7 +331,7 @@ impl BondConfig {
     }
 
     fn check_numbers(&self) -> Result<(), Problem> {
-        let macs = [("mac", self.mac_address()), ("host_mac", self.host_mac)];
+        let macs = [("mac", self.mac_address()), ("host_mac", self.host_mac_address())];
         let slave_macs = self.slaves.iter().flat_map(|slave| [("hwaddr", slave.hwaddr), ("mac", slave.mac)]);
         for (key, mac) in macs.into_iter().chain(slave_macs) {
             if let Some(mac) = mac.filter(|mac| !mac.is_unicast()) {

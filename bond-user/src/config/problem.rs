@@ -60,8 +60,13 @@ pub enum Problem {
     WritersTwice { group: String, first: Origin },
     #[error("{key} is already set in {first}")]
     AgentKeyTwice { key: &'static str, first: Origin },
-    #[error("{bond}: host_mac belongs to a port; set port, or use mac for the bond's own address")]
-    HostMacWithoutPort { bond: String },
+    #[error(
+        "{bond}: host_mac=stable is for a bond0 that xbond makes; with port, set the MAC address of the host behind it, or leave \
+             host_mac out to have it learned"
+    )]
+    StableWithPort { bond: String },
+    #[error("{bond}: mac and host_mac both name the bond's MAC address; remove one, or set host_mac=stable")]
+    TwoMacs { bond: String },
     #[error("{bond}: {key} cannot be set together with port: the host behind the port has its own")]
     NotWithPort { bond: String, key: &'static str },
     #[error("{bond}: pair cannot be set together with port, which is there already: no pair is made")]
@@ -157,7 +162,7 @@ impl Problem {
         Some(match self {
             Self::Option(error) | Self::OfBond { error, .. } => error.key()?,
             Self::SlaveTwice { .. } | Self::TooManySlaves { .. } | Self::HwaddrTwice { .. } => "slaves",
-            Self::HostMacWithoutPort { .. } => "host_mac",
+            Self::StableWithPort { .. } | Self::TwoMacs { .. } => "host_mac",
             Self::NotWithPort { key, .. } | Self::NotAWearableMac { key, .. } => key,
             Self::MacOfActive { .. } => "mac",
             Self::PairWithPort { .. } | Self::NetkitWithXdp { .. } => "pair",

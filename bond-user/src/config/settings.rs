@@ -229,8 +229,8 @@ bond_settings! {
     pair: Pair as Word::<Pair>::new(), Recreate;
     /// An existing device that faces the slaves, instead of a pair that is created for the bond.
     port: Option<InterfaceName> as Interface, Recreate;
-    /// The MAC of the host behind `port`; learned if it is not set.
-    host_mac: Option<Mac> as MAC, Recreate;
+    /// With port the MAC of the host behind it, learned if it is not set. Otherwise, under fail_over_mac=active, the MAC that bond0 keeps at failovers: an address, or stable for mac or its first slave's permanent one.
+    host_mac: Option<HostMac> as HOST_MAC, Recreate;
     /// What happens to the bond when its agent ends.
     on_exit: OnExit as Word::<OnExit>::new(), Live;
     /// Whether the data plane may fail over by itself.
@@ -268,6 +268,42 @@ pub enum BondMac {
     OfSlave(InterfaceName),
 }
 
+/// The MAC of the host above the bond.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostMac {
+    /// bond0 keeps the one that it was made with.
+    Stable,
+    /// This address.
+    Address(Mac),
+}
+
+/// A text that is neither a MAC nor `stable`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{WANTED_HOST_MAC}")]
+pub struct NotAHostMac;
+
+const WANTED_HOST_MAC: &str = "a MAC address of the form 08:00:27:e8:26:58, or stable";
+
+impl FromStr for HostMac {
+    type Err = NotAHostMac;
+
+    fn from_str(text: &str) -> Result<Self, NotAHostMac> {
+        match text {
+            "stable" => Ok(Self::Stable),
+            _ => text.parse().map(Self::Address).map_err(|_| NotAHostMac),
+        }
+    }
+}
+
+impl Display for HostMac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stable => f.write_str("stable"),
+            Self::Address(mac) => mac.fmt(f),
+        }
+    }
+}
+
 /// A text that is neither a MAC nor the name of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{WANTED_MAC}")]
@@ -303,6 +339,19 @@ impl BondConfig {
             Some(BondMac::Address(mac)) => Some(mac),
             Some(BondMac::OfSlave(_)) | None => None,
         }
+    }
+
+    /// Returns the MAC that the configuration names of the host behind the port, or that bond0 keeps.
+    pub fn host_mac_address(&self) -> Option<Mac> {
+        match self.host_mac {
+            Some(HostMac::Address(mac)) => Some(mac),
+            Some(HostMac::Stable) | None => None,
+        }
+    }
+
+    /// Returns whether bond0 keeps its MAC under fail_over_mac=active. Under other policies it does so anyway.
+    pub fn keeps_mac(&self) -> bool {
+        self.port.is_none() && self.host_mac.is_some()
     }
 
     /// Returns the slave whose permanent MAC the bond is to have.
@@ -772,7 +821,7 @@ struct Parsed<T> {
     of: PhantomData<T>,
 }
 
-const MAC: Parsed<Mac> = Parsed { wanted: "a MAC address of the form 08:00:27:e8:26:58", of: PhantomData };
+const HOST_MAC: Parsed<HostMac> = Parsed { wanted: WANTED_HOST_MAC, of: PhantomData };
 
 const BOND_MAC: Parsed<BondMac> = Parsed { wanted: WANTED_MAC, of: PhantomData };
 

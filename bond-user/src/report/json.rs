@@ -107,10 +107,12 @@ pub struct Bond {
     pub draining_slave: Option<String>,
     /// Generation of ACTIVE: how often it was stored.
     pub generation: u32,
-    /// The MAC address of the bond on the wire.
+    /// The MAC address of the bond: that of its frames, except if `host_mac_stays`.
     pub mac: String,
     /// The host's MAC address according to the data plane; null while it is not known.
     pub host_mac: Option<String>,
+    /// Whether bond0 keeps its MAC address when the active slave changes, under fail_over_mac=active.
+    pub host_mac_stays: bool,
     /// Whether the bond has a carrier.
     pub carrier: bool,
     /// tc, xdp or xdp-generic.
@@ -369,6 +371,8 @@ pub struct BondContext {
     /// The host's MAC address; zero while it is not known.
     pub host_mac: Mac,
     /// As in [`Bond`].
+    pub host_mac_stays: bool,
+    /// As in [`Bond`].
     pub mtu: Option<u32>,
     /// As in [`Bond`].
     pub on_exit: Option<String>,
@@ -448,6 +452,7 @@ impl Bond {
             generation: around.active.generation(),
             mac: status.mac.to_string(),
             host_mac: known(around.host_mac),
+            host_mac_stays: around.host_mac_stays,
             carrier: status.carrier,
             datapath: around.datapath,
             pair: around.pair,

@@ -135,6 +135,7 @@ pub fn bond() -> Bond {
         generation: 7,
         mac: "08:00:27:e8:26:58".into(),
         host_mac: Some("08:00:27:e8:26:58".into()),
+        host_mac_stays: false,
         carrier: true,
         datapath: "tc".into(),
         pair: Some("netkit".into()),

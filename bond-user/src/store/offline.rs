@@ -306,6 +306,7 @@ async fn bond(
         generation: active.generation(),
         mac: host.map_or(entry.host_mac(), |host| host.mac).to_string(),
         host_mac: json::known(entry.host_mac()),
+        host_mac_stays: entry.has(BondEntry::HOST_MAC_STAYS),
         carrier: port.is_some_and(LinkInfo::is_up),
         datapath: dataplane::pinned_hook(pins).map(|hook| hook.to_string()).unwrap_or_default(),
         pair: port.filter(|_| has_pair).and_then(LinkInfo::pair).map(|kind| kind.to_string()),
@@ -330,11 +331,7 @@ async fn bond(
         path_restored: 0,
         path_faults,
         last_failover,
-        devices: all
-            .iter()
-            .filter_map(|device| counted.get(device))
-            .map(|counted| counted.device.clone())
-            .collect(),
+        devices: all.iter().filter_map(|device| Some(counted.get(device)?.device.clone())).collect(),
     })
 }
 

@@ -171,6 +171,7 @@ impl Ends {
             name: config.name.to_string(),
             mac: plane.mac,
             mac_assigned: plane.mac_assigned,
+            mac_stays: config.keeps_mac(),
             prearm: config.prearm,
             seed: self.seed,
             options: plane.options.clone(),

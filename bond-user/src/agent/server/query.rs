@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, atomic::Ordering};
 
-use bond_common::abi::{PORT_STATS, Slot};
+use bond_common::abi::{BondEntry, PORT_STATS, Slot};
 use bond_core::{
     name::BondName,
     status::{BondStatus, SlaveStatus},
@@ -148,6 +148,7 @@ impl Bond {
             ticks: self.ticks(record.as_ref()),
             path: path::monitor(&self.maps, self.path.fault()),
             host_mac: self.maps.bond().host_mac(),
+            host_mac_stays: self.maps.bond().has(BondEntry::HOST_MAC_STAYS),
             mtu: counted.get(&host).or(counted.get(&port)).map(|counted| counted.mtu),
             on_exit: Some(on_exit(goal.config.on_exit).to_owned()),
             pins: paths.shown_pins_of(name).display().to_string(),
@@ -162,10 +163,7 @@ impl Bond {
             path_faults: failovers.faults.clone(),
             path_restored: failovers.restored,
             last_failover: failovers.last,
-            devices: devices
-                .filter_map(|device| counted.get(&device))
-                .map(|counted| counted.device.clone())
-                .collect(),
+            devices: devices.filter_map(|device| Some(counted.get(&device)?.device.clone())).collect(),
             warnings: self
                 .pins_gone(name)
                 .into_iter()

@@ -15,12 +15,20 @@ impl Rules<'_> {
                  gives it to the bond: remove it if both are to do the same",
             );
         }
+        self.host_mac();
         match (policy, surroundings.strict_ports) {
+            (FailOverMac::Active, _) if self.bond.keeps_mac() => self.note(
+                "mac-on-the-wire",
+                "host_mac",
+                "host_mac: bond0 keeps its MAC at a failover, and frames carry the active slave's: whatever in the network knows \
+                 hosts by their MAC (ACLs, DHCP snooping) has to know that of each slave",
+            ),
             (FailOverMac::Active, _) => self.note(
                 "mac-changes",
                 "fail_over_mac",
                 "fail_over_mac=active: the bond's MAC changes at each failover, and one that an administrator sets is \
-                 ignored by the driver; where the network knows the MAC (DHCP leases, ACLs), use none or follow",
+                 ignored by the driver; where the network knows the MAC (DHCP leases, ACLs), use none or follow; where only \
+                 the host does (DHCP leases, bridges), set host_mac = \"stable\"",
             ),
             (_, Some(hypervisor)) => {
                 let text = format!(
@@ -44,6 +52,19 @@ impl Rules<'_> {
                 "fail_over_mac=follow: slaves exchange their MACs at a failover, so ports must accept both, and a slave that \
                  is released gets back a MAC that another may still have; release the bond as a whole",
             ),
+        }
+    }
+
+    /// bond0 keeps its MAC under the other policies anyway.
+    fn host_mac(&mut self) {
+        let policy = self.bond.options.fail_over_mac;
+        if self.bond.keeps_mac() && policy != FailOverMac::Active {
+            let text = format!(
+                "host_mac: without effect under fail_over_mac={}, where bond0 keeps its MAC anyway; set fail_over_mac = \"active\", \
+                 or remove it (mac sets bond0's MAC)",
+                options::Named::name(policy)
+            );
+            self.warn("host-mac-unused", "host_mac", text);
         }
     }
 

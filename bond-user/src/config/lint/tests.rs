@@ -284,6 +284,14 @@ fn every_common_mistake_is_found() {
             "6: note: bond0: fail_over_mac=active: the bond's MAC changes at each failover",
         ),
         ("miimon=100\nfail_over_mac=2", "6: note: bond0: fail_over_mac=follow: slaves exchange their MACs"),
+        (
+            "miimon=100\nfail_over_mac=1\nhost_mac=\"stable\"",
+            "7: note: bond0: host_mac: bond0 keeps its MAC at a failover, and frames carry the active slave's",
+        ),
+        (
+            "miimon=100\nfail_over_mac=2\nhost_mac=\"stable\"",
+            "7: warning: bond0: host_mac: without effect under fail_over_mac=follow, where bond0 keeps its MAC anyway",
+        ),
         // Settings that would fail, or be slow, or duplicate frames.
         (
             "miimon=100\n[bond.bond0.slave.b]\nqueue_id=16",

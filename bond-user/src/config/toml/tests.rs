@@ -11,7 +11,9 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::{Datapath, Destination, Guard, MTU_RANGE, Note, OnExit, Pair, Route, SlaveConfig};
+use crate::config::{
+    Datapath, Destination, Guard, HostMac, MTU_RANGE, Note, OnExit, Pair, Route, SlaveConfig,
+};
 
 /// A pattern of values of every type.
 const VALUE: &str =
@@ -100,7 +102,7 @@ fn every_key_is_read() {
     };
     assert_eq!(bond.slaves[1], slave);
     assert_eq!((wire.port.as_deref(), wire.allow_unmonitored), (Some("eth3"), Unmonitored::Allow));
-    assert_eq!(wire.host_mac, "02:00:00:00:00:03".parse().ok());
+    assert_eq!(wire.host_mac, Some(HostMac::Address(Mac::new([2, 0, 0, 0, 0, 3]))));
     let unmonitored = Note::Option { bond: "wire".to_owned(), note: options::Note::Unmonitored };
     assert_eq!(wire.notes, [unmonitored]);
 }
@@ -215,9 +217,17 @@ fn refusals_name_file_line_and_remedy() {
         ),
         ("on_exit = \"stay\"", "a.toml:5: on_exit = stay: not one of down, keep"),
         (
-            "host_mac = \"02:00:00:00:00:01\"",
-            "a.toml:2: bond0: host_mac belongs to a port; set port, or use mac for the bond's own \
-             address",
+            "host_mac = \"02:00:00:00:00:01\"\nmac = \"02:00:00:00:00:02\"",
+            "a.toml:2: bond0: mac and host_mac both name the bond's MAC address; remove one, or set host_mac=stable",
+        ),
+        (
+            "host_mac = \"stable\"\nport = \"eth3\"",
+            "a.toml:2: bond0: host_mac=stable is for a bond0 that xbond makes; with port, set the MAC address of the host \
+             behind it, or leave host_mac out to have it learned",
+        ),
+        (
+            "host_mac = \"fixed\"",
+            "a.toml:5: host_mac = fixed: not a MAC address of the form 08:00:27:e8:26:58, or stable",
         ),
         (
             "port = \"eth3\"\nmtu = 1500",

@@ -210,11 +210,12 @@ fn show_details(text: &mut String, bond: &Bond) -> fmt::Result {
     let bond_ifindex = bond.ifindex.map_or_else(|| "none".to_owned(), |ifindex| ifindex.to_string());
     let mtu = bond.mtu.map_or_else(unknown, |mtu| mtu.to_string());
     let host_mac = bond.host_mac.clone().unwrap_or_else(unknown);
+    let stays = if bond.host_mac_stays { " (stays)" } else { "" };
     let on_exit = bond.on_exit.as_deref().map(|on_exit| format!(" on_exit={on_exit}")).unwrap_or_default();
     let port_ifindex = bond.port_ifindex;
     let pair = bond.pair.as_ref().map(|pair| format!(" pair={pair}")).unwrap_or_default();
     let devices = format!(
-        "datapath={}{pair} port={} ifindex={bond_ifindex} port_ifindex={port_ifindex} host_mac={host_mac} \
+        "datapath={}{pair} port={} ifindex={bond_ifindex} port_ifindex={port_ifindex} host_mac={host_mac}{stays} \
          mtu={mtu}{on_exit}",
         bond.datapath, bond.port
     );

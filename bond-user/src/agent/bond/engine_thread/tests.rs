@@ -95,6 +95,7 @@ impl Bench {
             name: "bond0".into(),
             mac: mac(0xb0),
             mac_assigned: false,
+            mac_stays: false,
             prearm: false,
             seed: 1,
             options,

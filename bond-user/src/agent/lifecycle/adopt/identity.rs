@@ -54,7 +54,9 @@ pub fn identity(
         (FailOverMac::Active, _) => entry.host_mac(),
         (FailOverMac::None | FailOverMac::Follow, _) => wire.unwrap_or(entry.host_mac()),
     };
-    let mac_assigned = config.mac.is_some() || mac != wire.unwrap_or(mac);
+    // A bond without slaves takes the MAC address of its first one, and keeps that.
+    let keeps = config.keeps_mac() && options.fail_over_mac == FailOverMac::Active && wire.is_some();
+    let mac_assigned = config.mac.is_some() || keeps || mac != wire.unwrap_or(mac);
     AdoptedIdentity { entry, mac, mac_assigned }
 }
 
@@ -71,12 +73,13 @@ fn entry(
     // The path monitor does not stop meanwhile: without what slaves note, every path would be silent.
     let stays = BondEntry::LEARN_HOST_MAC | BondEntry::QUEUE_IDS | BondEntry::NETKIT | BondEntry::PATH;
     let turned = if options.fail_over_mac == found.policy() { BondEntry::POLICY_TURNED } else { 0 };
-    let kept = found.flags() & (stays | turned);
+    let host_mac_stays = if config.keeps_mac() { BondEntry::HOST_MAC_STAYS } else { 0 };
+    let kept = found.flags() & (stays | turned) | host_mac_stays;
     let host_mac = match (host, bond) {
         // The former agent was changing it. In all other cases a different MAC address was set by another process.
         (Host::Pair { .. }, Some(bond)) if found.has(BondEntry::HOST_MAC_MOVES) => bond.mac,
         (Host::Pair { .. }, _) => found.host_mac(),
-        (Host::Port { .. }, _) => config.host_mac.unwrap_or(found.host_mac()),
+        (Host::Port { .. }, _) => config.host_mac_address().unwrap_or(found.host_mac()),
     };
     let learned = kept & BondEntry::LEARN_HOST_MAC != 0;
     BondEntry::new(

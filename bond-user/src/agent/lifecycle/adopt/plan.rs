@@ -139,7 +139,15 @@ pub fn plan_of(config: &BondConfig, seen: &SeenBond, record: &Record) -> Result<
     let options = policy(config, seen, slaves.is_empty())?;
     // A slave whose MAC the bond was to have may have been absent when the bond was created.
     let mac = config.mac_address().filter(|_| !slaves.is_empty());
+    let keeps = config.keeps_mac() && options.fail_over_mac == FailOverMac::Active;
+    let mac = mac.or(config.host_mac_address().filter(|_| keeps && !slaves.is_empty()));
     let used = slaves.first().map(|(seen, ..)| seen.entry.wire_mac()).filter(|_| mac.is_some());
+    let used = used.map(|wire| if keeps { seen.entry.host_mac() } else { wire });
+    if options.fail_over_mac == FailOverMac::Active && !slaves.is_empty() {
+        let of_bond0 = |stays: bool| Some(if stays { "stable" } else { "the active slave's" }.to_owned());
+        let found = seen.entry.has(BondEntry::HOST_MAC_STAYS);
+        same("host_mac", of_bond0(found), of_bond0(config.keeps_mac()))?;
+    }
     same("its MAC", used.map(|mac| mac.to_string()), mac.map(|mac| mac.to_string()))?;
     let proof = seen.proof.clone().ok_or(Misfit::NoRecord)?;
     let steps = steps(seen, record, &slaves);

@@ -145,7 +145,7 @@ async fn lay(
     let guard = GuardState::new(config.guard, &machine.kernel, &options);
     let entry = BondEntry::new(options.fail_over_mac, side.host.port(), side.host_mac, machine.cookie)
         .with_host_device(side.host_device)
-        .with_flags(side.flags | worker::option_flags(&options, guard));
+        .with_flags(side.flags | of_host_mac(config) | worker::option_flags(&options, guard));
     data_plane.mirror().update_bond(|_| entry);
     if let Host::Pair { bond, .. } = side.host {
         record.set_configured(configured(bond, config))?;
@@ -165,6 +165,11 @@ async fn lay(
         left: None,
     };
     Ok((plane, side))
+}
+
+/// Returns the flag of [`BondEntry`] that follows from `host_mac`.
+fn of_host_mac(config: &BondConfig) -> u32 {
+    if config.keeps_mac() { BondEntry::HOST_MAC_STAYS } else { 0 }
 }
 
 /// Makes bond0 and its port, or takes the port that exists.

@@ -1,6 +1,7 @@
 //! What creating a bond takes: decided from what is wanted and what was observed, without a system call.
 
 use bond_common::mac::Mac;
+use bond_core::options::FailOverMac;
 
 use super::{DEFAULT_MTU, observe::CreateFacts};
 use crate::{
@@ -139,7 +140,7 @@ pub fn plan(
     let giver = Moved::of(founds(), &config.name, (0, Mac::ZERO)).filter(|_| config.move_addresses);
     let giver = giver.map(|moved| Giver { from: moved.from, rules });
     let side = match port.transpose()? {
-        Some(found) => PlannedSide::Port { found: Box::new(found), host_mac: config.host_mac },
+        Some(found) => PlannedSide::Port { found: Box::new(found), host_mac: config.host_mac_address() },
         None => {
             // A bond without a port has a pair by construction.
             let port = port_name.ok_or_else(|| AgentError::NoSuchBond(config.name.to_string()))??;
@@ -151,7 +152,10 @@ pub fn plan(
     if let Some(slave) = config.mac_slave().filter(|_| of_slave.is_none()) {
         warnings.push(wording::mac_of_absent(&config.name, slave));
     }
-    let assigned = config.mac_address().or(of_slave).or(config.host_mac.filter(|_| config.port.is_some()));
+    let keeps = config.keeps_mac() && config.options.fail_over_mac == FailOverMac::Active;
+    let of_host = config.host_mac_address().filter(|_| keeps || config.port.is_some());
+    let assigned =
+        config.mac_address().or(of_slave).or(of_host).or_else(|| mac_of_first(&joining).filter(|_| keeps));
     // Neighbours know the addresses that are moved by the MAC address of the slave that has them.
     let mac = assigned
         .or_else(|| giver.as_ref().map(|giver| giver.from.mac))
@@ -211,6 +215,11 @@ fn choose_slaves(
     let awaited = |error| wording::slave_awaited(&config.name, error);
     warnings.extend(refusals.into_iter().map(awaited));
     Ok(Slaves { joining, warnings })
+}
+
+/// The permanent MAC of the first slave. Its own `mac` counts as permanent.
+fn mac_of_first(joining: &[Joining]) -> Option<Mac> {
+    joining.first().map(|(slave, found)| slave.mac.or(found.permanent_mac).unwrap_or(found.mac))
 }
 
 /// The permanent MAC of the slave that `mac` names, if that joins at once. Its own `mac` counts as permanent.
