@@ -140,7 +140,7 @@ pub fn send(state: &mut State, flags: u16, request: &Raw, new: u32) -> Result<()
 
 fn make(state: &mut State, request: &Raw, parts: &[u8], new: u32) -> Result<(), Errno> {
     let name = attribute(request, IFLA_IFNAME).map(text).ok_or(Errno::EINVAL)?;
-    if find(parts, IFLA_INFO_KIND) == Some(b"bond") {
+    if find(parts, IFLA_INFO_KIND) == Some(&b"bond"[..]) {
         let mac = attribute(request, IFLA_ADDRESS).and_then(|mac| mac.try_into().ok()).map(Mac::new);
         let mut link = FakeLink::new(new, &name, mac.ok_or(Errno::EINVAL)?);
         link.info.kind = Some("bond".to_owned());

@@ -28,7 +28,7 @@ use crate::{
         announcer::{MacBehind, reverse_arp},
         directory::Trust,
         handover::Way,
-        netlink::{In6AddrGenMode, LinkSetting, PairKind, PairPlan, VlanTag},
+        netlink::{LinkSetting, PairKind, PairPlan, VlanTag},
     },
 };
 
@@ -221,16 +221,12 @@ impl Course<'_> {
     /// meanwhile.
     async fn prove(&self, nic: &TakenNic) -> Result<(), AgentError> {
         let devices = &*self.agent.machine.devices;
-        let found = devices.link_by_index(nic.ifindex).await?;
+        // Otherwise it would answer for the bond's addresses with its own MAC address.
         devices.set(nic.ifindex, LinkSetting::Noarp(true)).await?;
-        devices.set(nic.ifindex, LinkSetting::AddrGenMode(In6AddrGenMode::None)).await?;
         devices.set(nic.ifindex, LinkSetting::Up(true)).await?;
         let heard = self.hears(nic).await;
         devices.set(nic.ifindex, LinkSetting::Up(false)).await?;
         devices.set(nic.ifindex, LinkSetting::Noarp(false)).await?;
-        if let Some(mode) = found.addr_gen_mode {
-            devices.set(nic.ifindex, LinkSetting::AddrGenMode(mode)).await?;
-        }
         heard
     }
 

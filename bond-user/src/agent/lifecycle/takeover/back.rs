@@ -18,7 +18,7 @@ use crate::{
     sys::{
         directory::Trust,
         handover::{Twin, Way},
-        netlink::LinkInfo,
+        netlink::{LinkInfo, LinkSetting},
     },
 };
 
@@ -136,6 +136,8 @@ impl Agent {
         self.remove_second(record).await?;
         for nic in record.others.iter().chain([&record.first]) {
             if self.link_of(nic.ifindex).await?.is_some() {
+                // As it is while it is tried.
+                devices.set(nic.ifindex, LinkSetting::Noarp(false)).await?;
                 devices.enslave_to_driver(bond.first, nic.ifindex, nic.options).await?;
             }
         }

@@ -105,7 +105,7 @@ fn plan(
         against.push(wording::takeover_single());
     }
     let twins = twins(&stack, facts, Way::Back).filter(|_| against.is_empty()).ok_or_else(|| refuse(against))?;
-    let nic = |slave: &SlaveStatus| {
+    let nic = |slave: &SlaveStatus| -> Result<TakenNic, AgentError> {
         let options = DriverSlaveOptions { prio: slave.options.prio, queue_id: slave.options.queue_id };
         Ok(TakenNic { name: InterfaceName::new(&slave.name)?, ifindex: slave.ifindex, options })
     };

@@ -18,6 +18,7 @@ use crate::{
         directory::Trust,
         fake::{FakeKernel, When},
         netlink::{Address, KernelRoute, QdiscPlace, QdiscStats},
+        testing::mac,
     },
 };
 
@@ -30,15 +31,14 @@ struct Driven {
 }
 
 fn config() -> BondConfig {
-    let mut config = bond("slaves = [\"nic0\", \"nic1\"]");
-    config.mac = Some(crate::config::BondMac::Address(crate::sys::testing::mac(1)));
+    let mut config = bond("slaves = [\"eth0\", \"eth1\"]");
+    config.mac = Some(crate::config::BondMac::Address(mac(0x11)));
     config
 }
 
 fn driven() -> Driven {
     let (kernel, machine, directory) = Site::new().into_parts();
-    let ifindex = |name: &str| kernel.link(name).unwrap().info.ifindex;
-    let slaves = [ifindex("nic0"), ifindex("nic1")];
+    let slaves = [("eth0", 0x11), ("eth1", 0x12)].map(|(name, last)| kernel.add_nic(name, mac(last)));
     let bond = kernel.add_driver_bond("bond0", &slaves);
     let vlan = kernel.add_vlan("bond0.5", bond, 5);
     let other = kernel.add_vlan("bond0.6", bond, 6);
@@ -78,7 +78,7 @@ async fn a_plan_has_a_twin_for_each_device_after_the_one_below_it() {
         ("bond0.6", "xbo2", "xbt2", Some(0), true),
     ]);
     let others: Vec<_> = plan.record.others.iter().map(|nic| nic.name.to_string()).collect();
-    assert_eq!((plan.record.first.name.to_string(), others), ("nic1".to_owned(), vec!["nic0".to_owned()]));
+    assert_eq!((plan.record.first.name.to_string(), others), ("eth1".to_owned(), vec!["eth0".to_owned()]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -86,17 +86,17 @@ async fn what_cannot_be_moved_is_refused_by_name() {
     type Change = fn(&Driven, &mut TakeoverFacts);
     let table: [(&str, Change); 9] = [
         ("a single slave", |driven, facts| {
-            let nic1 = driven.kernel.link("nic1").unwrap().info.ifindex;
-            facts.links.retain(|link| link.info.ifindex != nic1);
+            let eth1 = driven.kernel.link("eth1").unwrap().info.ifindex;
+            facts.links.retain(|link| link.info.ifindex != eth1);
         }),
         ("none of its backups is up", |driven, facts| {
-            let nic1 = driven.kernel.link("nic1").unwrap().info.ifindex;
-            let nic1 = facts.links.iter_mut().find(|link| link.info.ifindex == nic1).unwrap();
-            nic1.clear_port_data();
+            let eth1 = driven.kernel.link("eth1").unwrap().info.ifindex;
+            let eth1 = facts.links.iter_mut().find(|link| link.info.ifindex == eth1).unwrap();
+            eth1.clear_port_data();
         }),
         ("no bond of the kernel's driver", |_, facts| facts.links.clear()),
         ("cannot rename an interface that is up", |_, facts| facts.renames_live = false),
-        ("br0: ", |_, facts| {
+        ("takes part in STP", |_, facts| {
             let br0 = facts.links.iter_mut().find(|link| link.info.name == "br0").unwrap();
             br0.info.has_stp = true;
         }),
@@ -156,7 +156,7 @@ async fn a_takeover_is_led_back_until_it_is_confirmed() {
     assert!(driven.kernel.link("xbo0").is_none());
     assert!(driven.agent.undo_takeover(&driven.name).await.is_err());
     let status = driven.agent.find(&driven.name).unwrap().status();
-    assert_eq!(status.slaves.iter().map(|slave| &*slave.name).collect::<Vec<_>>(), ["nic1", "nic0"]);
+    assert_eq!(status.slaves.iter().map(|slave| &*slave.name).collect::<Vec<_>>(), ["eth1", "eth0"]);
     driven.agent.down(&driven.name).await.unwrap();
 }
 
@@ -213,7 +213,7 @@ async fn the_next_agent_leads_back_wherever_the_first_one_died() {
 impl Driven {
     /// Returns which devices there are, and the master of each.
     fn shape(&self) -> Vec<String> {
-        let names = ["bond0", "bond0.5", "bond0.6", "nic0", "nic1"];
+        let names = ["bond0", "bond0.5", "bond0.6", "eth0", "eth1"];
         let of = |name: &str| {
             let info = self.kernel.link(name).unwrap_or_else(|| panic!("no {name}")).info;
             let master = info.master.map(|master| self.kernel.name_of(master).unwrap());
@@ -230,8 +230,8 @@ impl Driven {
 }
 
 const OF_DRIVER: [&str; 5] =
-    ["bond0 bond ", "bond0.5 vlan ", "bond0.6 vlan br0", "nic0  bond0", "nic1  bond0"];
-const OF_XBOND: [&str; 5] = ["bond0 veth ", "bond0.5 vlan ", "bond0.6 vlan br0", "nic0  ", "nic1  "];
+    ["bond0 bond ", "bond0.5 vlan ", "bond0.6 vlan br0", "eth0  bond0", "eth1  bond0"];
+const OF_XBOND: [&str; 5] = ["bond0 veth ", "bond0.5 vlan ", "bond0.6 vlan br0", "eth0  ", "eth1  "];
 
 async fn taken() -> Driven {
     let driven = driven();
