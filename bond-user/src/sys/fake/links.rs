@@ -94,7 +94,10 @@ fn message(link: &FakeLink) -> Raw {
     let mut parts = Vec::new();
     if let Some(kind) = &info.kind {
         append(&mut parts, IFLA_INFO_KIND, kind.as_bytes());
-        append(&mut parts, IFLA_INFO_DATA, &link.data);
+        // The kernel says nothing more of a pair.
+        if !link.data.is_empty() {
+            append(&mut parts, IFLA_INFO_DATA, &link.data);
+        }
     }
     if let Some(kind) = &info.master_kind {
         append(&mut parts, IFLA_INFO_SLAVE_KIND, kind.as_bytes());

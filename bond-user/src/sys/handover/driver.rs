@@ -96,7 +96,7 @@ impl dyn Devices + '_ {
         options: DriverSlaveOptions,
     ) -> Result<(), SysError> {
         if self.link_by_index(ifindex).await?.master == Some(bond) {
-            return Ok(());
+            return self.set(ifindex, LinkSetting::Up(true)).await.map(drop);
         }
         self.set(ifindex, LinkSetting::Up(false)).await?;
         self.set(ifindex, LinkSetting::Master(Some(bond))).await?;

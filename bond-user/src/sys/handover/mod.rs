@@ -251,6 +251,9 @@ impl dyn Devices + '_ {
             batch.port(&twin.name, port.request(to, PortPhase::Taking));
             batch.port(&twin.name, flush(from));
         }
+        batch.send(self).await?;
+        // Only when the twins have all of them.
+        let mut batch = Batch::default();
         deletes.iter().for_each(|route| batch.delete_route(route));
         batch.send(self).await
     }
