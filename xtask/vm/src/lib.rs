@@ -397,7 +397,7 @@ fn job<'a>(program: &str, words: impl Iterator<Item = &'a str>) -> Result<String
 /// an emulated processor.
 fn test_programs(wanted: &[String]) -> Result<Vec<(String, PathBuf)>> {
     let mut cargo = machine::cargo();
-    cargo.args(["test", "--no-run", "--package", "xbond-tests", "--message-format=json"]);
+    cargo.args(["test", "--no-run", "--release", "--package", "xbond-tests", "--message-format=json"]);
     cargo.args(wanted.iter().flat_map(|name| ["--test", name]));
     let output = cargo.stderr(std::process::Stdio::inherit()).output().context("cannot run cargo")?;
     ensure!(output.status.success(), "`cargo test --no-run`: {}", output.status);
