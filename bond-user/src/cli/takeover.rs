@@ -2,18 +2,21 @@
 
 mod programs;
 
-use std::{path::Path, process::ExitCode};
+use std::{path::Path, process::ExitCode, time::Duration};
 
 use anyhow::{Result, anyhow};
 use bond_core::name::BondName;
 
-use super::{GivebackArgs, TakeoverArgs, client, import, output, persist::Persistent};
+use super::{GivebackArgs, TakeoverArgs, WaitArgs, client, import, output, persist::Persistent};
 use crate::{
-    api::{Endpoint, NewTakeover},
+    api::{Call, Done, Endpoint, NewTakeover},
     config::{BondConfig, Config, toml},
     report::wording,
     sys::netlink::LinkInfo,
 };
+
+/// A NIC may take ten seconds to have a link, and there may be several.
+const WITHIN: Duration = Duration::from_secs(120);
 
 /// Takes a bond of the kernel's driver over, or leads it back: `xbond takeover`.
 ///
@@ -22,7 +25,7 @@ use crate::{
 pub fn takeover(arguments: &TakeoverArgs) -> Result<ExitCode> {
     let bond = &arguments.bond;
     if arguments.undo {
-        let done = client::change(Endpoint::UndoTakeover.call_of(bond), None, &arguments.wait)?;
+        let done = change(Endpoint::UndoTakeover.call_of(bond), None, &arguments.wait)?;
         output::print_lines(&done.changes);
         return Ok(client::finish(&done));
     }
@@ -38,7 +41,7 @@ pub fn takeover(arguments: &TakeoverArgs) -> Result<ExitCode> {
     let persistent = arguments.persist.then(|| Persistent::of(&whole, Path::new("/"))).transpose()?;
     let new = NewTakeover { toml: toml::write(&whole), confirm: arguments.confirm };
     let call = Endpoint::TakeOver.call_of(bond);
-    let done = client::change(call, Some(serde_json::to_value(new)?), &arguments.wait)?;
+    let done = change(call, Some(serde_json::to_value(new)?), &arguments.wait)?;
     output::print_lines(&done.changes);
     if let Some(persistent) = persistent {
         for path in persistent.write()? {
@@ -54,9 +57,16 @@ pub fn takeover(arguments: &TakeoverArgs) -> Result<ExitCode> {
 /// # Errors
 /// There is no such bond, something of it cannot be moved, or a step failed.
 pub fn giveback(arguments: &GivebackArgs) -> Result<ExitCode> {
-    let done = client::change(Endpoint::GiveBack.call_of(&arguments.bond), None, &arguments.wait)?;
+    let call = Endpoint::GiveBack.call_of(&arguments.bond);
+    let done = change(call, None, &arguments.wait)?;
     output::print_lines(&done.changes);
     Ok(client::finish(&done))
+}
+
+/// Requests a change, for whose end the agent waits longer than usual.
+fn change(call: Call, body: Option<serde_json::Value>, wait: &WaitArgs) -> Result<Done> {
+    let call = if wait.wait.is_some() { call } else { call.within(WITHIN) };
+    client::change(call, body, wait)
 }
 
 /// Reads the driver's bond, and returns it with its interface and those of its VLANs.

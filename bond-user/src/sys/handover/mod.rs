@@ -36,7 +36,10 @@ use super::{
     alias::Alias,
     found::mac_text,
     layer3::Target,
-    netlink::{LinkInfo, LinkSetting, OperState, Raw, message::Message},
+    netlink::{
+        LinkInfo, LinkSetting, OperState, Raw,
+        message::{self, Message},
+    },
 };
 
 /// The kernel reports a carrier of a new device once a second at most.
@@ -98,7 +101,7 @@ impl VlanPlan {
         link.info.vlan?;
         Some(Self {
             below,
-            data: link.data()?.to_vec(),
+            data: settable(link.data()?),
             mac: Some(link.info.mac).filter(|own| *own != mac),
             mtu: link.info.mtu,
             group: link.info.group,
@@ -106,6 +109,25 @@ impl VlanPlan {
             alias: link.info.alias.clone(),
         })
     }
+}
+
+/// Returns IFLA_INFO_DATA of a VLAN as the kernel takes it: it lists flags with a mask of all bits, and refuses bits that
+/// it does not know.
+fn settable(data: &[u8]) -> Vec<u8> {
+    /// IFLA_VLAN_FLAGS, and the flags reorder_hdr, gvrp, loose_binding, mvrp and bridge_binding.
+    const FLAGS: u16 = 2;
+    const KNOWN: u32 = 0x1f;
+    let mut taken = Vec::new();
+    for (kind, value) in message::nested(data) {
+        match value {
+            [a, b, c, d, ..] if kind == FLAGS => {
+                let flags = u32::from_ne_bytes([*a, *b, *c, *d]) & KNOWN;
+                message::append(&mut taken, kind, &[flags.to_ne_bytes(), KNOWN.to_ne_bytes()].concat());
+            }
+            value => message::append(&mut taken, kind, value),
+        }
+    }
+    taken
 }
 
 impl Twin {

@@ -122,7 +122,11 @@ pub fn obstacles(bond: &RawLink, stack: &[u32], facts: &TakeoverFacts) -> Vec<St
     let links = &facts.links;
     for link in links.iter().filter(|link| stack.contains(&link.info.ifindex)) {
         let name = &link.info.name;
-        let upper = links.iter().filter(|upper| is_above(upper, link.info.ifindex) && upper.info.vlan.is_none());
+        // The other end of xbond's own pair lies below it.
+        let is_upper = |upper: &&RawLink| {
+            is_above(upper, link.info.ifindex) && upper.info.vlan.is_none() && !upper.info.is_end_of_pair()
+        };
+        let upper = links.iter().filter(is_upper);
         against.extend(upper.map(|upper| {
             wording::takeover_above(&upper.info.name, upper.info.kind.as_deref().unwrap_or("device"), name)
         }));
