@@ -12,8 +12,8 @@ use std::{
 use common::{concurrently, eventually};
 use serde_json::Value;
 use xbond_tests::{
-    HOST_V4, HOST_V6, Lab, NetNs, PEER_V4, PEER_V6, PacketSocket, TwoWay, WAIT_LIMIT, Xbond,
-    live_renaming, skip, skip_if_unable, time_is_no_measure, xbond,
+    HOST_V4, HOST_V6, Lab, NetNs, PEER_V4, PEER_V6, PacketSocket, TwoWay, WAIT_LIMIT, Xbond, live_renaming,
+    skip, skip_if_unable, time_is_no_measure, xbond,
 };
 
 const VLAN_HOST: Ipv4Addr = Ipv4Addr::new(10, 5, 0, 101);
@@ -119,14 +119,19 @@ fn configuration(host: &NetNs) -> String {
         let words = text.lines().map(|line| line.split_whitespace().skip(1).collect::<Vec<_>>().join(" "));
         words.map(|line| line.replace("\\", "")).collect::<Vec<_>>().join("\n")
     });
-    let routes = of("route show table all");
-    let mut routes6: Vec<_> = of("-6 route show").lines().map(str::to_owned).collect();
-    routes6.sort();
+    // While it waits for a confirmation, the driver's devices are aside.
+    let sorted = |line: &str| -> Vec<String> {
+        let mut routes: Vec<_> =
+            of(line).lines().filter(|route| !route.contains(" dev xbo")).map(str::to_owned).collect();
+        routes.sort();
+        routes
+    };
+    let (routes, routes6) = (sorted("-4 route show table all"), sorted("-6 route show"));
     let port = host.exec("bridge -d link show dev bond0.6").unwrap();
     let port = port.split_once(": bond0.6").map(|(_, rest)| rest.to_owned());
     let (vlan, mac) = (link(host, "bond0.5"), link(host, "bond0")["address"].clone());
     let shape = (&vlan["mtu"], &vlan["linkinfo"]["info_data"]["id"], &vlan["address"], &mac);
-    format!("{addresses:#?}\n{routes}\n{routes6:#?}\n{port:?}\n{shape:?}")
+    format!("{addresses:#?}\n{routes:#?}\n{routes6:#?}\n{port:?}\n{shape:?}")
 }
 
 /// TCP connections between the host and the peer, over the bond and over its VLAN.
@@ -181,7 +186,10 @@ fn under_traffic(lab: &Lab, xbond: &Xbond<'_>, what: &str, arguments: &[&str]) -
     flows.iter().for_each(|flow| flow.wait_for_more(200).unwrap());
     for (flow, name) in flows.into_iter().zip(["bond", "vlan", "bridge"]) {
         for (report, way) in flow.stop().unwrap().into_iter().zip(["to the peer", "to the host"]) {
-            println!("{what}: {name} {way}: sent {} lost {} duplicated {}", report.sent, report.lost, report.duplicated);
+            println!(
+                "{what}: {name} {way}: sent {} lost {} duplicated {}",
+                report.sent, report.lost, report.duplicated
+            );
             assert!(report.lost <= MOST_LOST, "{what}: {name} {way}: {report:?}\n{}", xbond.log());
         }
     }
@@ -231,7 +239,10 @@ fn takeovers_and_returns_lose_nothing() {
     for round in 1..=ROUNDS {
         // A takeover on trial, and one that is confirmed: then the driver's bond is another one.
         let (over, back) = if round % 2 == 1 {
-            (&["takeover", "bond0", "--confirm", "600", "--wait", "120"][..], &["takeover", "bond0", "--undo"][..])
+            (
+                &["takeover", "bond0", "--confirm", "600", "--wait", "120"][..],
+                &["takeover", "bond0", "--undo"][..],
+            )
         } else {
             (&["takeover", "bond0", "--wait", "120"][..], &["giveback", "bond0", "--wait", "120"][..])
         };
@@ -313,7 +324,8 @@ fn what_cannot_be_moved_is_refused_and_programs_are_named_before() {
     let host = &lab.host;
     let xbond = agent(&lab);
     let socket = PacketSocket::open(host, "bond0").unwrap();
-    let output = host.command(xbond::binary().unwrap()).args(["takeover", "bond0", "--dry-run"]).output().unwrap();
+    let output =
+        host.command(xbond::binary().unwrap()).args(["takeover", "bond0", "--dry-run"]).output().unwrap();
     let warnings = String::from_utf8_lossy(&output.stderr).into_owned();
     let named = format!("(pid {}) has a packet socket on bond0", std::process::id());
     assert!(output.status.success() && warnings.contains(&named), "{warnings}");

@@ -47,7 +47,8 @@ use crate::{
 };
 
 pub use self::{
-    agent::*, cli::*, import::*, log::*, misdirected::*, notices::*, orphaned::*, path::*, server::*, takeover::*,
+    agent::*, cli::*, import::*, log::*, misdirected::*, notices::*, orphaned::*, path::*, server::*,
+    takeover::*,
 };
 
 /// The slave that gives the bond its MAC address is absent.

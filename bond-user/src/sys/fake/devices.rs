@@ -238,7 +238,11 @@ impl Devices for FakeKernel {
 
     async fn dump(&self, request: &Raw, what: &str, into: &mut dyn TakeMessages) -> Result<(), SysError> {
         let list = |state: &mut State| {
-            Ok(if links::is_about_link(request) { links::listed(state) } else { messages::listed(state, request) })
+            Ok(if links::is_about_link(request) {
+                links::listed(state)
+            } else {
+                messages::listed(state, request)
+            })
         };
         let listed = self.call(format!("list {what}"), list);
         listed.map_err(failed("list", what))?.into_iter().for_each(|message| into.take(message));
@@ -249,7 +253,8 @@ impl Devices for FakeKernel {
         let send = |(flags, request): (u16, Raw)| {
             if links::is_about_link(&request) {
                 let new = self.new_ifindex();
-                let sent = self.call(links::called(&request), |state| links::send(state, flags, &request, new));
+                let sent =
+                    self.call(links::called(&request), |state| links::send(state, flags, &request, new));
                 return sent.map_err(messages::error);
             }
             let what = messages::called(&request);

@@ -203,7 +203,8 @@ pub(super) fn elect(state: &mut State, bond: u32) {
         .filter(|link| link.info.master == Some(bond))
         .map(|link| link.info.ifindex)
         .collect();
-    let Some(bond) = state.links.get_mut(&bond).filter(|link| link.info.kind.as_deref() == Some("bond")) else {
+    let Some(bond) = state.links.get_mut(&bond).filter(|link| link.info.kind.as_deref() == Some("bond"))
+    else {
         return;
     };
     let active = find(&bond.data, ACTIVE_SLAVE).and_then(number);
@@ -232,7 +233,9 @@ impl FakeKernel {
         let bond = self.add_device(name, "bond", mac, |link| append(&mut link.data, MODE, &[1]));
         for slave in slaves {
             self.change(*slave, |link| link.info.flags.remove(LinkFlags::Up));
-            self.alter(|state| set_master(state, *slave, Some(bond)).map_or_else(|error| panic!("{error}"), drop));
+            self.alter(|state| {
+                set_master(state, *slave, Some(bond)).map_or_else(|error| panic!("{error}"), drop)
+            });
         }
         bond
     }
@@ -250,7 +253,9 @@ impl FakeKernel {
     pub fn add_bridge(&self, name: &str, port: u32) -> u32 {
         let mac = self.with_link(port, |link| link.info.mac);
         let bridge = self.add_device(name, "bridge", mac, |_| {});
-        self.alter(|state| set_master(state, port, Some(bridge)).map_or_else(|error| panic!("{error}"), drop));
+        self.alter(|state| {
+            set_master(state, port, Some(bridge)).map_or_else(|error| panic!("{error}"), drop)
+        });
         bridge
     }
 
@@ -259,13 +264,7 @@ impl FakeKernel {
         read(inner.state.links.get(&ifindex).unwrap_or_else(|| panic!("no link {ifindex}")))
     }
 
-    fn add_device(
-        &self,
-        name: &str,
-        kind: &str,
-        mac: Mac,
-        shape: impl FnOnce(&mut FakeLink),
-    ) -> u32 {
+    fn add_device(&self, name: &str, kind: &str, mac: Mac, shape: impl FnOnce(&mut FakeLink)) -> u32 {
         let ifindex = self.add_nic(name, mac);
         self.change(ifindex, |link| {
             link.info.kind = Some(kind.to_owned());

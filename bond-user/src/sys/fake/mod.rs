@@ -318,7 +318,8 @@ impl State {
         if let Some(peer) = gone.info.link.filter(|_| gone.info.is_end_of_pair()) {
             self.delete(peer);
         }
-        let above = self.links.values().filter(|link| link.info.vlan.is_some() && link.info.link == Some(ifindex));
+        let above =
+            self.links.values().filter(|link| link.info.vlan.is_some() && link.info.link == Some(ifindex));
         let above: Vec<u32> = above.map(|link| link.info.ifindex).collect();
         above.into_iter().for_each(|vlan| self.delete(vlan));
         gone.info.master.into_iter().for_each(|master| links::elect(self, master));
@@ -345,7 +346,8 @@ impl State {
         let mut order: Vec<_> = self.links.values().map(|link| (depth(link), link.info.ifindex)).collect();
         order.sort_unstable();
         for (_, ifindex) in order {
-            let Some(of_below) = self.links.get(&ifindex).map(|link| links::carrier_of(self, &link.info)) else {
+            let Some(of_below) = self.links.get(&ifindex).map(|link| links::carrier_of(self, &link.info))
+            else {
                 continue;
             };
             let Some(link) = self.links.get_mut(&ifindex) else { continue };

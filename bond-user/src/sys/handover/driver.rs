@@ -59,9 +59,8 @@ pub fn active_slave(bond: &RawLink) -> Option<u32> {
 
 /// Returns the slaves of a bond.
 pub fn slaves_of(bond: u32, links: &[RawLink]) -> Vec<DriverSlave> {
-    let is_its = |link: &&RawLink| {
-        link.info.master == Some(bond) && link.info.master_kind.as_deref() == Some("bond")
-    };
+    let is_its =
+        |link: &&RawLink| link.info.master == Some(bond) && link.info.master_kind.as_deref() == Some("bond");
     links.iter().filter(is_its).map(slave).collect()
 }
 
@@ -120,12 +119,7 @@ impl dyn Devices + '_ {
     ///
     /// # Errors
     /// It is not up within `limit`.
-    pub async fn activate_in_driver(
-        &self,
-        bond: u32,
-        ifindex: u32,
-        limit: Duration,
-    ) -> Result<(), SysError> {
+    pub async fn activate_in_driver(&self, bond: u32, ifindex: u32, limit: Duration) -> Result<(), SysError> {
         let until = Instant::now() + limit;
         loop {
             let mut data = Vec::new();

@@ -4,9 +4,7 @@ use bond_common::mac::Mac;
 use bond_core::options::{BondOptions, ROWS};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
-use super::link::{
-    IFLA_ADDRESS, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_MTU, LinkRequest, RTM_NEWLINK,
-};
+use super::link::{IFLA_ADDRESS, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_MTU, LinkRequest, RTM_NEWLINK};
 use crate::sys::{Devices, SysError, netlink::message};
 
 /// IFLA_BOND_MODE, and the mode active-backup.
@@ -32,7 +30,9 @@ fn attributes(options: &BondOptions) -> Vec<u8> {
     message::append(&mut data, MODE.0, &[MODE.1]);
     for (key, value) in options.to_pairs() {
         let row = ROWS.iter().find(|row| row.key == key);
-        let Some(attribute) = row.and_then(|row| row.netlink).filter(|kind| *kind != PRIMARY) else { continue };
+        let Some(attribute) = row.and_then(|row| row.netlink).filter(|kind| *kind != PRIMARY) else {
+            continue;
+        };
         if LISTS.contains(&attribute) {
             append_list(&mut data, attribute, &value);
             continue;
@@ -119,7 +119,8 @@ mod tests {
         let (options, _) = BondOptions::from_pairs(pairs, Unmonitored::Refuse).unwrap();
         let data = attributes(&options);
         let all: Vec<_> = message::nested(&data).map(|(kind, value)| (kind, value.to_vec())).collect();
-        let value = |wanted: u16| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| value.clone());
+        let value =
+            |wanted: u16| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| value.clone());
         assert_eq!((value(1), value(13)), (Some(vec![1]), Some(vec![2])));
         assert_eq!(value(7), Some(200_u32.to_ne_bytes().to_vec()));
         assert_eq!(value(9), Some(2_u32.to_ne_bytes().to_vec()));

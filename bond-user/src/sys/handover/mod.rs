@@ -25,8 +25,8 @@ pub use self::{
 };
 use self::{
     link::{
-        IFLA_ADDRESS, IFLA_GROUP, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_MTU, IFLA_TXQLEN, LinkRequest,
-        RTM_NEWLINK, RTM_SETLINK,
+        IFLA_ADDRESS, IFLA_GROUP, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_MTU, IFLA_TXQLEN,
+        LinkRequest, RTM_NEWLINK, RTM_SETLINK,
     },
     port::{PortPhase, flush},
     sysctls::LOOSE,
@@ -204,7 +204,8 @@ impl dyn Devices + '_ {
     /// The kernel refuses something. What was done stays.
     pub async fn prepare_twins(&self, twins: &[Twin], way: Way) -> Result<(), SysError> {
         for twin in twins {
-            let (from, to) = (self.link_by_index(twin.from(way)).await?, self.link_by_index(twin.to(way)).await?);
+            let (from, to) =
+                (self.link_by_index(twin.from(way)).await?, self.link_by_index(twin.to(way)).await?);
             self.copy_sysctls(&from.name, &to.name);
             self.set_source_filter(&from.name, LOOSE);
             self.set_source_filter(&to.name, LOOSE);
@@ -264,7 +265,8 @@ impl dyn Devices + '_ {
             deletes.extend(moves.deletes);
         }
         // Routes to gateways last, which need the others.
-        let (by_gateway, direct): (Vec<_>, Vec<_>) = adds.into_iter().partition(|(_, route)| route.has_gateway());
+        let (by_gateway, direct): (Vec<_>, Vec<_>) =
+            adds.into_iter().partition(|(_, route)| route.has_gateway());
         let mut batch = Batch::default();
         direct.into_iter().chain(by_gateway).for_each(|(flags, route)| batch.add_route(flags, &route));
         for (twin, port) in twins.iter().filter_map(|twin| Some((twin, twin.port.as_ref()?))) {
@@ -330,7 +332,12 @@ struct BatchStep {
 }
 
 impl Batch {
-    fn add(&mut self, (what, on): (impl Into<String>, impl Into<String>), done: &'static [Errno], request: (u16, Raw)) {
+    fn add(
+        &mut self,
+        (what, on): (impl Into<String>, impl Into<String>),
+        done: &'static [Errno],
+        request: (u16, Raw),
+    ) {
         self.0.push((BatchStep { what: what.into(), on: on.into(), done }, request.0, request.1));
     }
 

@@ -2,9 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::link::{
-    IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, LinkRequest, RTM_NEWLINK, RawLink,
-};
+use super::link::{IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, LinkRequest, RTM_NEWLINK, RawLink};
 use crate::sys::netlink::{Raw, message};
 
 /// IFLA_BRPORT_*

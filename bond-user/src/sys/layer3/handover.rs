@@ -53,8 +53,7 @@ impl dyn Devices + '_ {
                     && neighbour.neighbour_state() & RESOLVED != 0
             };
             let request = listing(MessageKind::Neighbour, family);
-            let known =
-                self.messages(MessageKind::Neighbour, &request, "the neighbours", is_known).await?;
+            let known = self.messages(MessageKind::Neighbour, &request, "the neighbours", is_known).await?;
             requests.extend(known.iter().map(|neighbour| neighbour.neighbour_for(&substitute)));
         }
         let stale = requests.iter().map(|neighbour| (NLM_F_CREATE | NLM_F_REPLACE, neighbour.creation()));

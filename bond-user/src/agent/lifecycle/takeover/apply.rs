@@ -151,9 +151,8 @@ impl Agent {
     /// Leads a takeover back whose time is over.
     async fn end_takeover_trial(&self, name: &BondName) {
         let _phase = self.phase.lock().await;
-        let of_bond = |record: &Takeover| {
-            record.bond == *name && record.trial.as_ref().is_some_and(Trial::is_over)
-        };
+        let of_bond =
+            |record: &Takeover| record.bond == *name && record.trial.as_ref().is_some_and(Trial::is_over);
         for mut record in self.takeovers_on_trial().into_iter().filter(of_bond) {
             log::of(name).warn(wording::takeover_unconfirmed());
             if let Err(error) = self.lead_back(&mut record).await {
@@ -235,7 +234,10 @@ impl Course<'_> {
         let until = Instant::now() + LINK_WITHIN;
         while !devices.link_by_index(nic.ifindex).await?.has_link() {
             if Instant::now() >= until {
-                return Err(AgentError::NotProven { slave: nic.name.to_string(), why: wording::proof_no_link() });
+                return Err(AgentError::NotProven {
+                    slave: nic.name.to_string(),
+                    why: wording::proof_no_link(),
+                });
             }
             sleep(BETWEEN_CHECKS).await;
         }
@@ -257,7 +259,10 @@ impl Course<'_> {
                 return Ok(());
             }
             if Instant::now() >= until {
-                return Err(AgentError::NotProven { slave: nic.name.to_string(), why: wording::proof_silent() });
+                return Err(AgentError::NotProven {
+                    slave: nic.name.to_string(),
+                    why: wording::proof_silent(),
+                });
             }
         }
     }
@@ -302,7 +307,8 @@ impl Course<'_> {
 
     /// Enslaves a NIC that the driver has released.
     async fn join(&self, nic: &TakenNic) -> Result<(), AgentError> {
-        let options = [("prio", nic.options.prio.to_string()), ("queue_id", nic.options.queue_id.to_string())];
+        let options =
+            [("prio", nic.options.prio.to_string()), ("queue_id", nic.options.queue_id.to_string())];
         let options = options.into_iter().filter(|(_, value)| value != "0");
         let options: Vec<_> = options.map(|(key, value)| (key.to_owned(), value)).collect();
         self.agent.add_slave(&self.record.bond, &nic.name, &options).await?;
@@ -311,7 +317,10 @@ impl Course<'_> {
         let until = Instant::now() + LINK_WITHIN;
         while self.agent.machine.engine.status(bond.id).await?.active_slave.is_none() {
             if Instant::now() >= until {
-                return Err(AgentError::NotProven { slave: nic.name.to_string(), why: wording::proof_no_link() });
+                return Err(AgentError::NotProven {
+                    slave: nic.name.to_string(),
+                    why: wording::proof_no_link(),
+                });
             }
             sleep(BETWEEN_CHECKS).await;
         }
@@ -329,8 +338,14 @@ impl Agent {
         let pair = match devices.link_by_name(&slave).await {
             Ok(link) => link.ifindex,
             Err(error) if error.is_gone() => {
-                let plan =
-                    PairPlan { bond: &slave, port: &far, mac: link.mac, mtu: link.mtu, queues: 1, mark: None };
+                let plan = PairPlan {
+                    bond: &slave,
+                    port: &far,
+                    mac: link.mac,
+                    mtu: link.mtu,
+                    queues: 1,
+                    mark: None,
+                };
                 let made = devices.create_pair(PairKind::Veth, &plan).await?;
                 devices.set(made.port.ifindex, LinkSetting::Up(true)).await?;
                 made.bond.ifindex

@@ -87,7 +87,8 @@ fn plan(
     (slaves, active): (&[SlaveStatus], Option<&str>),
     facts: &TakeoverFacts,
 ) -> Result<Takeover, AgentError> {
-    let refuse = |why: Vec<String>| AgentError::CannotGiveBack { bond: name.to_string(), why: why.join("; ") };
+    let refuse =
+        |why: Vec<String>| AgentError::CannotGiveBack { bond: name.to_string(), why: why.join("; ") };
     let config = bond.goal().config.clone();
     let device = match bond.host {
         Host::Pair { bond, .. } if !config.move_addresses => bond,
@@ -104,7 +105,8 @@ fn plan(
     if slaves.len() < 2 {
         against.push(wording::takeover_single());
     }
-    let twins = twins(&stack, facts, Way::Back).filter(|_| against.is_empty()).ok_or_else(|| refuse(against))?;
+    let twins =
+        twins(&stack, facts, Way::Back).filter(|_| against.is_empty()).ok_or_else(|| refuse(against))?;
     let nic = |slave: &SlaveStatus| -> Result<TakenNic, AgentError> {
         let options = DriverSlaveOptions { prio: slave.options.prio, queue_id: slave.options.queue_id };
         Ok(TakenNic { name: InterfaceName::new(&slave.name)?, ifindex: slave.ifindex, options })

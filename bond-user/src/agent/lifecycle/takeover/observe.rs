@@ -74,9 +74,11 @@ async fn elsewhere(machine: &Machine, stack: &[u32]) -> Result<Vec<String>, Agen
         let is_above = |ifindex: u32| stack.contains(&ifindex);
         let uppers =
             links.iter().filter(|link| link.link_netns == Some(ours) && link.link.is_some_and(is_above));
-        above.extend(uppers.filter(|link| !link.is_end_of_pair()).map(|link| {
-            wording::takeover_elsewhere(&link.name, link.kind.as_deref().unwrap_or("device"))
-        }));
+        above.extend(
+            uppers.filter(|link| !link.is_end_of_pair()).map(|link| {
+                wording::takeover_elsewhere(&link.name, link.kind.as_deref().unwrap_or("device"))
+            }),
+        );
     }
     Ok(above)
 }

@@ -51,7 +51,8 @@ fn is_above(link: &RawLink, below: u32) -> bool {
 /// # Errors
 /// [`AgentError::CannotTakeOver`], which names everything that speaks against it.
 pub fn plan(config: &BondConfig, facts: &TakeoverFacts) -> Result<TakeoverPlan, AgentError> {
-    let refuse = |why: Vec<String>| AgentError::CannotTakeOver { bond: config.name.to_string(), why: why.join("; ") };
+    let refuse =
+        |why: Vec<String>| AgentError::CannotTakeOver { bond: config.name.to_string(), why: why.join("; ") };
     let links = &facts.links;
     let Some(bond) = links.iter().find(|link| link.info.name == *config.name) else {
         return Err(refuse(vec![wording::takeover_no_bond()]));
@@ -112,7 +113,8 @@ fn choose<'a>(
         return Err(wording::takeover_single());
     }
     let first = backups().find(|slave| slave.is_up).ok_or_else(wording::takeover_no_backup_up)?;
-    let others = slaves.iter().filter(is_active).chain(backups().filter(|slave| slave.ifindex != first.ifindex));
+    let others =
+        slaves.iter().filter(is_active).chain(backups().filter(|slave| slave.ifindex != first.ifindex));
     Ok((first, others.collect()))
 }
 
@@ -184,7 +186,8 @@ pub fn twins(stack: &[u32], facts: &TakeoverFacts, way: Way) -> Option<Vec<Twin>
         let below = twins.iter().position(|below| Some(below.from(way)) == link.info.link);
         let vlan = match below {
             Some(place) => {
-                let mac = facts.links.iter().find(|below| Some(below.info.ifindex) == link.info.link)?.info.mac;
+                let mac =
+                    facts.links.iter().find(|below| Some(below.info.ifindex) == link.info.link)?.info.mac;
                 Some(VlanPlan::of(link, (place, mac))?)
             }
             None => None,

@@ -55,7 +55,11 @@ fn driven() -> Driven {
 impl Driven {
     async fn facts(&self) -> TakeoverFacts {
         let devices: &dyn Devices = &self.kernel;
-        TakeoverFacts { links: devices.raw_links().await.unwrap(), renames_live: true, ..TakeoverFacts::default() }
+        TakeoverFacts {
+            links: devices.raw_links().await.unwrap(),
+            renames_live: true,
+            ..TakeoverFacts::default()
+        }
     }
 
     fn left(&self) -> Vec<TakeoverStage> {
@@ -68,15 +72,23 @@ impl Driven {
 async fn a_plan_has_a_twin_for_each_device_after_the_one_below_it() {
     let driven = driven();
     let plan = plan(&config(), &driven.facts().await).unwrap();
-    let twins: Vec<_> = plan.record.twins.iter().map(|twin| {
-        let below = twin.vlan.as_ref().map(|vlan| vlan.below);
-        (&*twin.name, &*twin.first_aside, &*twin.second_aside, below, twin.port.is_some())
-    }).collect();
-    assert_eq!(twins, [
-        ("bond0", "xbo0", "xbt0", None, false),
-        ("bond0.5", "xbo1", "xbt1", Some(0), false),
-        ("bond0.6", "xbo2", "xbt2", Some(0), true),
-    ]);
+    let twins: Vec<_> = plan
+        .record
+        .twins
+        .iter()
+        .map(|twin| {
+            let below = twin.vlan.as_ref().map(|vlan| vlan.below);
+            (&*twin.name, &*twin.first_aside, &*twin.second_aside, below, twin.port.is_some())
+        })
+        .collect();
+    assert_eq!(
+        twins,
+        [
+            ("bond0", "xbo0", "xbt0", None, false),
+            ("bond0.5", "xbo1", "xbt1", Some(0), false),
+            ("bond0.6", "xbo2", "xbt2", Some(0), true),
+        ]
+    );
     let others: Vec<_> = plan.record.others.iter().map(|nic| nic.name.to_string()).collect();
     assert_eq!((plan.record.first.name.to_string(), others), ("eth1".to_owned(), vec!["eth0".to_owned()]));
 }
@@ -244,7 +256,10 @@ async fn taken() -> Driven {
 async fn a_bond_is_given_to_the_driver() {
     let driven = taken().await;
     driven.agent.give_back(&driven.name).await.unwrap();
-    assert_eq!((driven.shape(), driven.has_aside(), driven.left()), (OF_DRIVER.map(str::to_owned).to_vec(), false, vec![]));
+    assert_eq!(
+        (driven.shape(), driven.has_aside(), driven.left()),
+        (OF_DRIVER.map(str::to_owned).to_vec(), false, vec![])
+    );
     assert!(driven.agent.find(&driven.name).is_none());
     assert!(driven.agent.give_back(&driven.name).await.is_err());
     // And taken over again.
@@ -266,7 +281,11 @@ async fn a_bond_is_whole_whichever_call_of_a_giveback_fails() {
         let what = format!("{failure:?}: {failed:?}: {answer:?}: {:?}", driven.kernel.snapshot());
         let is_ours = driven.agent.find(&driven.name).is_some();
         let wanted = if is_ours { OF_XBOND } else { OF_DRIVER };
-        assert_eq!((driven.shape(), driven.has_aside()), (wanted.map(str::to_owned).to_vec(), false), "{what}");
+        assert_eq!(
+            (driven.shape(), driven.has_aside()),
+            (wanted.map(str::to_owned).to_vec(), false),
+            "{what}"
+        );
         assert_eq!(driven.left(), [], "{what}");
         failed
     })
