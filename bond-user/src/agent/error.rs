@@ -147,6 +147,26 @@ pub enum AgentError {
     NotRecorded { error: Box<AgentError> },
     #[error("nothing waits for a confirmation; `xbond run --confirm SECONDS` does")]
     NothingToConfirm,
+    #[error("{bond}: cannot be taken over: {why}; nothing was changed")]
+    CannotTakeOver { bond: String, why: String },
+    #[error("{bond}: was not taken over: {error}; it is the driver's again, as before")]
+    NotTakenOver { bond: String, error: Box<AgentError> },
+    #[error(
+        "{bond}: was not taken over: {error}; and it could not be led back: {back}; the host keeps the devices that it has \
+         now, and the next agent tries again: restart it, or see `ip -d link`"
+    )]
+    NotLedBack { bond: String, error: Box<AgentError>, back: Box<AgentError> },
+    #[error("{bond}: cannot be given to the driver: {why}; nothing was changed")]
+    CannotGiveBack { bond: String, why: String },
+    #[error("{slave}: {why}")]
+    NotProven { slave: String, why: String },
+    #[error(
+        "{bond}: its takeover waits for a confirmation: `xbond confirm` keeps it, xbond takeover {} --undo leads back",
+        shell_word(.bond)
+    )]
+    TakeoverOnTrial { bond: String },
+    #[error("{bond}: no takeover of it waits for a confirmation")]
+    NoTakeover { bond: String },
     #[error("interrupted; everything was undone")]
     Interrupted,
 }

@@ -40,9 +40,11 @@ impl AgentError {
             | Self::OwnSetting { .. }
             | Self::BadSetting { .. }
             | Self::ActiveSlaveAlone => ErrorKind::Refused,
-            Self::NoSuchBond(_) | Self::Orphaned(_) | Self::Lost(_) | Self::NoSuchSlave { .. } => {
-                ErrorKind::NotFound
-            }
+            Self::NoSuchBond(_)
+            | Self::Orphaned(_)
+            | Self::Lost(_)
+            | Self::NoTakeover { .. }
+            | Self::NoSuchSlave { .. } => ErrorKind::NotFound,
             Self::NameTaken { .. }
             | Self::PortNameTaken { .. }
             | Self::CannotAdopt { .. }
@@ -56,10 +58,18 @@ impl AgentError {
             | Self::NotOnTrial { .. }
             | Self::TrialOver { .. }
             | Self::ConfirmedTooLate { .. }
+            | Self::CannotTakeOver { .. }
+            | Self::CannotGiveBack { .. }
+            | Self::TakeoverOnTrial { .. }
             | Self::NothingToConfirm => ErrorKind::Conflict,
+            Self::NotTakenOver { error, .. } => error.kind(),
             Self::Stopping(_) | Self::Interrupted => ErrorKind::Unavailable,
             Self::Metrics { source, .. } => of_address(source),
-            Self::Socket { .. } | Self::NotRecorded { .. } | Self::Io { .. } => ErrorKind::Internal,
+            Self::Socket { .. }
+            | Self::NotRecorded { .. }
+            | Self::NotLedBack { .. }
+            | Self::NotProven { .. }
+            | Self::Io { .. } => ErrorKind::Internal,
         }
     }
 }

@@ -119,6 +119,7 @@ impl Agent {
             let _one_at_a_time = self.machine.enslaving.lock().await;
             restore_returned(&self.machine).await;
         }
+        self.settle_takeovers().await;
         let failures = self.bring_up(config.bonds, async || signals.end().await).await?;
         self.keep_in_mind(failures).await?;
         for name in self.orphaned() {

@@ -77,6 +77,17 @@ pub enum MissingSlaves {
     Await,
 }
 
+/// A bond of the kernel's driver that is to be taken over.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewTakeover {
+    /// The bond, as in a file. Addresses and routes are moved as they are, and not those of the file.
+    pub toml: String,
+    /// Seconds after which it is led back, unless it is confirmed; without it the driver's bond is removed at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confirm: Option<std::num::NonZeroU32>,
+}
+
 /// A slave to drain.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

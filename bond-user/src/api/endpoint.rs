@@ -41,6 +41,12 @@ pub enum Endpoint {
     Reload,
     /// Ends the trial of the bonds.
     Confirm,
+    /// Takes a bond of the kernel's driver over.
+    TakeOver,
+    /// Leads a takeover back that is on trial.
+    UndoTakeover,
+    /// Gives a bond to the kernel's driver.
+    GiveBack,
 }
 
 /// One request: the method and the path, whose names are percent-encoded.
@@ -71,7 +77,7 @@ const SLAVE: &str = "{slave}";
 
 impl Endpoint {
     /// All endpoints, in the order of the reference.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Bonds,
         Self::AddBonds,
         Self::Bond,
@@ -88,6 +94,9 @@ impl Endpoint {
         Self::Undrain,
         Self::Reload,
         Self::Confirm,
+        Self::TakeOver,
+        Self::UndoTakeover,
+        Self::GiveBack,
     ];
 
     /// Returns the HTTP method.
@@ -102,8 +111,10 @@ impl Endpoint {
             | Self::SetSlave
             | Self::Drain
             | Self::Reload
+            | Self::TakeOver
+            | Self::GiveBack
             | Self::Confirm => Method::POST,
-            Self::DownBond | Self::DelSlave | Self::Undrain => Method::DELETE,
+            Self::DownBond | Self::DelSlave | Self::Undrain | Self::UndoTakeover => Method::DELETE,
         }
     }
 
@@ -123,6 +134,8 @@ impl Endpoint {
             Self::Drain | Self::Undrain => "/v1/bonds/{name}/slaves/{slave}/drain",
             Self::Reload => "/v1/reload",
             Self::Confirm => "/v1/confirm",
+            Self::GiveBack => "/v1/bonds/{name}/giveback",
+            Self::TakeOver | Self::UndoTakeover => "/v1/bonds/{name}/takeover",
         }
     }
 

@@ -10,7 +10,8 @@ mod wait;
 
 pub use self::{
     body::{
-        Done, Failure, MOST_BONDS, MOST_OPTIONS, MissingSlaves, NewBonds, NewDrain, NewSlave, OptionChange,
+        Done, Failure, MOST_BONDS, MOST_OPTIONS, MissingSlaves, NewBonds, NewDrain, NewSlave, NewTakeover,
+        OptionChange,
     },
     endpoint::{Call, Endpoint},
     error_kind::ErrorKind,

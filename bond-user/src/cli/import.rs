@@ -117,7 +117,8 @@ fn allow_unmonitored(bond: &mut BondConfig) -> Option<String> {
     Some(dialect::unmonitored(&bond.name))
 }
 
-fn from_kernel(only: Option<&str>) -> Result<Imported> {
+/// The bonds of the kernel's driver, and what stands on them.
+pub(super) fn kernel_bonds() -> Result<(Vec<KernelBond>, Above)> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (bonds, links, addresses, routes) = runtime.block_on(async {
         let netlink = Netlink::open()?;
@@ -128,12 +129,16 @@ fn from_kernel(only: Option<&str>) -> Result<Imported> {
         }
         anyhow::Ok((bonds, links, addresses, routes))
     })?;
-    let above = Above { links, addresses, routes };
+    Ok((bonds, Above { links, addresses, routes }))
+}
+
+fn from_kernel(only: Option<&str>) -> Result<Imported> {
+    let (bonds, above) = kernel_bonds()?;
     imported_of(&bonds, only, &above, order_of_enslaving)
 }
 
 /// Returns the names of a bond's slaves in the order of enslaving; none if sysfs does not show this namespace.
-fn order_of_enslaving(bond: &str) -> Vec<String> {
+pub(super) fn order_of_enslaving(bond: &str) -> Vec<String> {
     let names = fs::read_to_string(format!("/sys/class/net/{bond}/bonding/slaves")).unwrap_or_default();
     names.split_whitespace().map(str::to_owned).collect()
 }

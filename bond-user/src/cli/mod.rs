@@ -20,6 +20,7 @@ mod run;
 mod set;
 mod show;
 mod slave;
+mod takeover;
 mod top;
 mod traffic;
 
@@ -111,8 +112,19 @@ enum Verb {
     /// with the reason why it was left.
     #[command(after_help = "Exit status: 0, or 2 if something could not be removed.")]
     Gc(GcArgs),
-    /// Keep the bonds that `run --confirm` has on trial
+    /// Keep the bonds that `run --confirm` and `takeover --confirm` have on trial
     Confirm(ConfirmArgs),
+    /// Take a live bond of the kernel's driver over, without interrupting it
+    ///
+    /// A backup leaves the driver and becomes the active slave of xbond's bond, which gets the addresses, routes, VLANs and
+    /// bridge ports of the driver's; the other slaves follow, and the driver's bond is removed. What cannot be moved is refused
+    /// by name before anything is changed. A takeover that fails at any step, or that is not confirmed, is led back.
+    Takeover(TakeoverArgs),
+    /// Give a bond to the kernel's driver, without interrupting it: the way back of `takeover`
+    ///
+    /// The driver's bond gets the options, slaves, addresses, routes, VLANs and bridge ports of xbond's, which is removed. What
+    /// cannot be moved is refused by name before anything is changed.
+    Giveback(GivebackArgs),
     /// Check configurations: report errors, values that will be changed or ignored, and common mistakes
     #[command(after_help = "Exit status: 0 without findings, 1 for warnings, 2 for errors.")]
     Check(CheckArgs),
@@ -448,6 +460,33 @@ struct GcArgs {
 struct ConfirmArgs {}
 
 #[derive(Debug, Args)]
+struct TakeoverArgs {
+    bond: BondName,
+    /// Lead the bond back to the driver after this time, unless `xbond confirm` keeps it
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["undo", "persist"])]
+    confirm: Option<NonZeroU32>,
+    /// Lead a takeover back that waits for a confirmation
+    #[arg(long)]
+    undo: bool,
+    /// Only print which programs will lose the bond's interface, and what else changes
+    #[arg(long, conflicts_with_all = ["undo", "confirm", "persist"])]
+    dry_run: bool,
+    /// Then write /etc/xbond/BOND.toml, from which the agent creates the bond at the next boot, and files by which
+    /// NetworkManager and systemd-networkd leave its slaves alone
+    #[arg(long, conflicts_with = "undo")]
+    persist: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
+struct GivebackArgs {
+    bond: BondName,
+    #[command(flatten)]
+    wait: WaitArgs,
+}
+
+#[derive(Debug, Args)]
 struct CheckArgs {
     /// TOML files, directories of them, or directories of ifcfg files, as one configuration
     #[arg(required = true, value_name = "FILE")]
@@ -636,6 +675,8 @@ fn act(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Undrain(arguments) => return slave::undrain(&arguments),
         Verb::Down(arguments) => return down::down(&arguments),
         Verb::Gc(arguments) => return gc::gc(&arguments),
+        Verb::Takeover(arguments) => return takeover::takeover(&arguments),
+        Verb::Giveback(arguments) => return takeover::giveback(&arguments),
         Verb::Confirm(ConfirmArgs {}) => confirm::confirm(),
         Verb::Import(arguments) => import::import(&arguments),
         Verb::Export(arguments) => export::export(&arguments),

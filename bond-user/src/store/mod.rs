@@ -12,5 +12,6 @@ pub mod paths;
 pub mod published;
 pub mod receipts;
 pub mod record;
+pub mod takeovers;
 
 pub use self::error::StoreError;

@@ -273,7 +273,7 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 }
 
 /// MAC addresses in the usual notation.
-mod mac_text {
+pub(in crate::sys) mod mac_text {
     use bond_common::mac::Mac;
     use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 

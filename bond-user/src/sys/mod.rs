@@ -25,6 +25,7 @@ pub mod ethtool;
 pub mod fake;
 pub mod file;
 pub mod found;
+pub mod handover;
 pub mod hook_events;
 mod kernel_devices;
 pub mod layer3;

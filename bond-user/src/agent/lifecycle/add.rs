@@ -9,7 +9,7 @@ use crate::{
         Agent, AgentError, Bond, Goal, Past, Phase, Stopping,
         bond::engine_handle::BondId,
         check_kernel,
-        lifecycle::{self, end::undo},
+        lifecycle::{self, create::Manner, end::undo},
         outcome::Outcome,
     },
     api::MissingSlaves,
@@ -94,7 +94,17 @@ impl Agent {
         config: BondConfig,
         missing: MissingSlaves,
     ) -> Result<(), AgentError> {
-        let made = lifecycle::create::bring_up(&self.machine, id, &config, missing).await?;
+        self.make_as(id, config, Manner::Usual(missing)).await
+    }
+
+    /// Brings a bond up in this manner, like [`Self::make`].
+    pub(in crate::agent) async fn make_as(
+        &self,
+        id: BondId,
+        config: BondConfig,
+        manner: Manner,
+    ) -> Result<(), AgentError> {
+        let made = lifecycle::create::bring_up(&self.machine, id, &config, &manner).await?;
         let (name, confirmation) = (config.name.clone(), &self.machine.confirmation);
         self.insert(id, config, made, Past::Made, confirmation.is_own()).await;
         // A confirmation from now on finds the bond.

@@ -85,8 +85,11 @@ pub async fn take_down(
 impl Agent {
     pub(in crate::agent) async fn end(&self, ending: Ending) -> Result<(), AgentError> {
         // Waits for a bond that is being created.
-        *self.phase.lock().await = Phase::Ending;
+        let mut phase = self.phase.lock().await;
+        *phase = Phase::Ending;
         limits::release_files();
+        self.end_takeovers().await;
+        drop(phase);
         let mut answer = Ok(());
         let bonds = std::mem::take(&mut *self.bonds());
         for (name, bond) in bonds {
@@ -147,6 +150,9 @@ impl Agent {
     /// There is no such bond, or a part of it cannot be removed; the bond is then left to the next `down`.
     pub async fn down(&self, name: &BondName) -> Result<Vec<String>, AgentError> {
         let _phase = self.phase.lock().await;
+        if self.takeovers_on_trial().iter().any(|known| known.bond == *name) {
+            return Err(AgentError::TakeoverOnTrial { bond: name.to_string() });
+        }
         let is_lost = self.forget_lost(name).await;
         if let Some(bond) = self.find(name) {
             // Waits for a change of the bond that is under way.

@@ -18,6 +18,7 @@ pub mod reload;
 pub mod returned;
 pub mod slaves;
 pub mod start;
+mod takeover;
 #[cfg(test)]
 pub(in crate::agent) mod testing;
 #[cfg(test)]

@@ -55,6 +55,8 @@ pub struct Plane {
     pub record: Record,
     /// What is known already of what is to be announced.
     pub announced: Announced,
+    /// bond0 has a carrier, although no slave gives it one.
+    pub carrier: bool,
     /// What another agent has left.
     pub left: Option<Taken>,
 }
@@ -103,7 +105,7 @@ pub fn start(
     let (work, jobs) = WorkQueue::new();
     let ends = Ends::start(machine, id, config, &plane, (work, seed, nonce));
     let (work, history) = (ends.work.clone(), ends.history.clone());
-    let carrier = plane.left.as_ref().is_some_and(|taken| taken.left.carrier);
+    let carrier = plane.carrier || plane.left.as_ref().is_some_and(|taken| taken.left.carrier);
     let (left, founds) = plane.left.take().map(|taken| hand_over(taken, &work, &ends.recording)).unzip();
     let (member, status) = ends.member(id, config, &plane, left, records);
     let path = ends.start_path(machine, config, &plane, &status);

@@ -50,7 +50,7 @@ use crate::{
     },
     api::{
         self, Done, Endpoint, ErrorKind, Failure, MOST_BONDS, MOST_OPTIONS, NewBonds, NewDrain, NewSlave,
-        OptionChange,
+        NewTakeover, OptionChange,
     },
     config::toml,
     report::{json::Report, pending, receipt::Log, wording},
@@ -213,6 +213,9 @@ fn routes(agent: Arc<Agent>) -> Router {
             Endpoint::Undrain => delete(undrain),
             Endpoint::Reload => post(reload),
             Endpoint::Confirm => post(confirm),
+            Endpoint::TakeOver => post(take_over),
+            Endpoint::UndoTakeover => delete(undo_takeover),
+            Endpoint::GiveBack => post(give_back),
         };
         router.route(route.template(), handler)
     });
@@ -356,8 +359,52 @@ async fn reload(State(agent): State<Arc<Agent>>, until: Deadline) -> Response {
 }
 
 async fn confirm(State(agent): State<Arc<Agent>>) -> Result<Json<Done>, Response> {
-    agent.confirm().await.map_err(answer)?;
-    Ok(Json(Done { changes: vec![wording::confirmed()], ..Done::default() }))
+    let mut changes = agent.confirm_takeovers().await.map_err(answer)?;
+    match agent.confirm().await {
+        Ok(()) => changes.push(wording::confirmed()),
+        Err(AgentError::NothingToConfirm) if !changes.is_empty() => {}
+        Err(error) => return Err(answer(error)),
+    }
+    Ok(Json(Done { changes, ..Done::default() }))
+}
+
+async fn take_over(
+    State(agent): State<Arc<Agent>>,
+    OfBond(name): OfBond,
+    until: Deadline,
+    Json(NewTakeover { toml, confirm }): Json<NewTakeover>,
+) -> Response {
+    let parsed = spawn_blocking(move || toml::parse(FilePath::new("the request"), &toml));
+    let config = match parsed.await {
+        Ok(Ok(config)) => config,
+        Ok(Err(error)) => return failure(ErrorKind::Refused, &error.to_string()),
+        Err(error) => return failure(ErrorKind::Internal, &wording::agent_failed(error)),
+    };
+    let Some(bond) = config.bonds.into_iter().find(|bond| bond.name == name) else {
+        return failure(ErrorKind::Refused, &wording::takeover_other_bond(&name));
+    };
+    by(until, wording::taking_over(&name), async move {
+        let limit = confirm.map(|seconds| Duration::from_secs(u32::from(seconds).into()));
+        let changes = agent.take_over(bond, limit).await?;
+        Ok(Done { changes, ..Done::default() })
+    })
+    .await
+}
+
+async fn give_back(State(agent): State<Arc<Agent>>, OfBond(name): OfBond, until: Deadline) -> Response {
+    by(until, wording::leading_back(&name), async move {
+        let changes = agent.give_back(&name).await?;
+        Ok(Done { changes, ..Done::default() })
+    })
+    .await
+}
+
+async fn undo_takeover(State(agent): State<Arc<Agent>>, OfBond(name): OfBond, until: Deadline) -> Response {
+    by(until, wording::leading_back(&name), async move {
+        let changes = agent.undo_takeover(&name).await?;
+        Ok(Done { changes, ..Done::default() })
+    })
+    .await
 }
 
 impl From<AgentError> for Failure {

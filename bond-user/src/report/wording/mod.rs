@@ -18,6 +18,7 @@ mod notices;
 mod orphaned;
 mod path;
 mod server;
+mod takeover;
 
 use std::{
     fmt::{self, Display},
@@ -48,6 +49,7 @@ use crate::{
 
 pub use self::{
     agent::*, cli::*, import::*, log::*, misdirected::*, notices::*, orphaned::*, path::*, server::*,
+    takeover::*,
 };
 
 /// The slave that gives the bond its MAC address is absent.

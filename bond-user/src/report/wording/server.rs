@@ -37,6 +37,12 @@ sentences! {
     changing_options_of(bond, slave) => "{bond}: {slave}: the change of options";
     /// What a change is called while it is not finished.
     taking_down(bond) => "taking {bond} down";
+    /// A takeover.
+    taking_over(bond) => "the takeover of {bond}";
+    /// The way back of a takeover.
+    leading_back(bond) => "leading {bond} back to the driver";
+    /// A request to take over has no such bond.
+    takeover_other_bond(bond) => "the request does not describe {bond}";
     /// What a change is called while it is not finished.
     enslaving(bond, slave) => "{bond}: enslaving {slave}";
     /// What a change is called while it is not finished.

@@ -7,7 +7,7 @@ use bond_common::mac::Mac;
 use bond_core::event::{Duplex, Speed};
 use nix::errno::Errno;
 
-use super::{FakeKernel, FakeLink, MacChange, State, gate::Passage, messages};
+use super::{FakeKernel, FakeLink, MacChange, State, gate::Passage, links, messages};
 use crate::sys::{
     SysError,
     alias::Alias,
@@ -269,7 +269,14 @@ impl Devices for FakeKernel {
 
     async fn dump(&self, request: &Raw, what: &str, into: &mut dyn TakeMessages) -> Result<(), SysError> {
         self.rtnl().await;
-        let listed = self.call(format!("list {what}"), |state| Ok(messages::listed(state, request)));
+        let list = |state: &mut State| {
+            Ok(if links::is_about_link(request) {
+                links::listed(state)
+            } else {
+                messages::listed(state, request)
+            })
+        };
+        let listed = self.call(format!("list {what}"), list);
         listed.map_err(failed("list", what))?.into_iter().for_each(|message| into.take(message));
         Ok(())
     }
@@ -277,6 +284,12 @@ impl Devices for FakeKernel {
     async fn send_raw(&self, requests: Vec<(u16, Raw)>) -> Vec<Result<(), rtnetlink::Error>> {
         self.rtnl().await;
         let send = |(flags, request): (u16, Raw)| {
+            if links::is_about_link(&request) {
+                let new = self.new_ifindex();
+                let sent =
+                    self.call(links::called(&request), |state| links::send(state, flags, &request, new));
+                return sent.map_err(messages::error);
+            }
             let what = messages::called(&request);
             self.call(what, |state| messages::send(state, flags, request)).map_err(messages::error)
         };
@@ -477,6 +490,7 @@ fn apply(state: &mut State, ifindex: u32, setting: LinkSetting) -> Result<(), Er
         LinkSetting::AddrGenMode(mode) => {
             link.info.addr_gen_mode = link.info.addr_gen_mode.map(|_| mode);
         }
+        LinkSetting::Master(master) => links::set_master(state, ifindex, master)?,
     }
     Ok(())
 }

@@ -12,6 +12,7 @@
 
 mod devices;
 mod gate;
+mod links;
 mod messages;
 pub mod random;
 #[cfg(test)]
@@ -59,6 +60,10 @@ pub struct FakeLink {
     pub filters: bool,
     /// Every CPU sends by its first queue.
     pub first_queue: bool,
+    /// What makes it a device of its kind (IFLA_INFO_DATA).
+    pub data: Vec<u8>,
+    /// Its settings as a port or slave of its master (IFLA_INFO_SLAVE_DATA).
+    pub port_data: Vec<u8>,
 }
 
 /// How a driver changes the MAC address.
@@ -425,6 +430,15 @@ impl State {
         if let Some(peer) = gone.info.link.filter(|_| gone.info.is_end_of_pair()) {
             self.delete(peer);
         }
+        let above =
+            self.links.values().filter(|link| link.info.vlan.is_some() && link.info.link == Some(ifindex));
+        let above: Vec<u32> = above.map(|link| link.info.ifindex).collect();
+        above.into_iter().for_each(|vlan| self.delete(vlan));
+        gone.info.master.into_iter().for_each(|master| links::elect(self, master));
+        for link in self.links.values_mut().filter(|link| link.info.master == Some(ifindex)) {
+            (link.info.master, link.info.master_kind) = (None, None);
+            link.port_data.clear();
+        }
     }
 
     fn forget_messages(&mut self, is_gone: impl Fn(&Message) -> bool) {
@@ -435,10 +449,23 @@ impl State {
     fn find_carriers(&mut self) {
         let up: BTreeSet<u32> =
             self.links.values().filter(|link| link.info.is_up()).map(|link| link.info.ifindex).collect();
-        for link in self.links.values_mut() {
+        // Slaves before their bonds, and these before their VLANs.
+        let depth = |link: &FakeLink| match link.info.kind.as_deref() {
+            Some("bond") => 1,
+            Some("vlan") => 2,
+            _ => 0,
+        };
+        let mut order: Vec<_> = self.links.values().map(|link| (depth(link), link.info.ifindex)).collect();
+        order.sort_unstable();
+        for (_, ifindex) in order {
+            let Some(of_below) = self.links.get(&ifindex).map(|link| links::carrier_of(self, &link.info))
+            else {
+                continue;
+            };
+            let Some(link) = self.links.get_mut(&ifindex) else { continue };
             let is_far_up = match link.info.link.filter(|_| link.info.is_end_of_pair()) {
                 Some(peer) => up.contains(&peer),
-                None => link.cable,
+                None => of_below.unwrap_or(link.cable),
             };
             let carrier = link.info.is_up() && is_far_up;
             link.info.carrier = carrier;
@@ -475,6 +502,8 @@ impl FakeLink {
             cable: true,
             filters: true,
             first_queue: false,
+            data: Vec::new(),
+            port_data: Vec::new(),
         }
     }
 }

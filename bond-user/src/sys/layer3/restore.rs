@@ -21,7 +21,7 @@ const CARRIER_TIMEOUT: Duration = Duration::from_secs(10);
 const CARRIER_POLL: Duration = Duration::from_millis(20);
 
 /// Returns whether a route comes with an IPv6 address or with the device.
-fn comes_by_itself(route: &Message) -> bool {
+pub(super) fn comes_by_itself(route: &Message) -> bool {
     let of_device = matches!(route.destination(), Some(IpAddr::V6(ip)) if ip.is_unicast_link_local() || ip.is_multicast());
     route.family() == INET6
         && route.route_protocol() == BY_KERNEL

@@ -169,7 +169,7 @@ impl LinkInfo {
 
     /// Parses a message as the kernel sent it, with texts that may have any bytes. Also returns `None` if it is
     /// truncated.
-    pub(super) fn from_body(body: &[u8]) -> Option<Self> {
+    pub(in crate::sys) fn from_body(body: &[u8]) -> Option<Self> {
         let (message, alias) = parse(body)?;
         Some(Self { alias, ..Self::from_message(&message)? })
     }
@@ -356,6 +356,8 @@ pub enum LinkSetting {
     Promisc(bool),
     /// IFLA_INET6_ADDR_GEN_MODE. A device without IPv6 counts as set.
     AddrGenMode(In6AddrGenMode),
+    /// IFLA_MASTER: the bridge or bond of which it is a port.
+    Master(Option<u32>),
 }
 
 impl LinkSetting {
@@ -370,6 +372,7 @@ impl LinkSetting {
             Self::Allmulti(on) => flag(LinkFlags::Allmulti) == on,
             Self::Promisc(on) => flag(LinkFlags::Promisc) == on,
             Self::AddrGenMode(mode) => link.addr_gen_mode.is_none_or(|found| found == mode),
+            Self::Master(master) => link.master == master,
         }
     }
 
@@ -386,6 +389,7 @@ impl LinkSetting {
             Self::AddrGenMode(mode) => link.append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![
                 AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)]),
             ])),
+            Self::Master(master) => link.controller(master.unwrap_or(0)),
         }
         .build()
     }
@@ -415,6 +419,8 @@ impl fmt::Display for LinkSetting {
             Self::Allmulti(on) => flag("allmulticast", on),
             Self::Promisc(on) => flag("promisc", on),
             Self::AddrGenMode(mode) => write!(f, "addrgenmode {mode}"),
+            Self::Master(Some(master)) => write!(f, "master ifindex {master}"),
+            Self::Master(None) => f.write_str("nomaster"),
         }
     }
 }

@@ -234,6 +234,7 @@ impl Taking<'_> {
             options: adoption.options.clone(),
             record,
             announced: announced(machine, config, adoption).await,
+            carrier: false,
             left: Some(Taken { left, missed, founds }),
         };
         (plane, rest)

@@ -13,7 +13,7 @@ use crate::{
         AgentError,
         bond::{engine_handle::BondId, work::End},
         lifecycle::{
-            create::bring_up,
+            create::{Manner, bring_up},
             end::take_down,
             testing::{Site, bond, die_at_each_call, fail_each_call},
         },
@@ -210,7 +210,7 @@ fn what_was_not_finished_is_removed() {
 async fn left_bond(config: &BondConfig) -> Site {
     let mut site = Site::new();
     let id = BondId(1);
-    let made = bring_up(&site.machine, id, config, MissingSlaves::Await).await.unwrap();
+    let made = bring_up(&site.machine, id, config, &Manner::Usual(MissingSlaves::Await)).await.unwrap();
     site.machine.engine.remove(id);
     let (reply, kept) = oneshot::channel();
     made.started.work.end(End::Keep { reply });
@@ -265,7 +265,7 @@ async fn what_an_agent_left_that_died_at_any_call_is_removed_or_adopted() {
             let mut site = Site::new();
             site.kernel.fail(Some(failure));
             let id = BondId(1);
-            let made = bring_up(&site.machine, id, &config, MissingSlaves::Await).await;
+            let made = bring_up(&site.machine, id, &config, &Manner::Usual(MissingSlaves::Await)).await;
             if let Some(task) = site.machine.tasks.take(id) {
                 task.abort();
                 let _ = task.await;

@@ -129,7 +129,7 @@ async fn lay(
             check_queue(&config.name, side.queues, &slave.name, slave.options)?;
         }
     }
-    let bond = side.pair.map(|_| config.name.as_str());
+    let bond = side.pair.map(|_| foundation.device.as_str());
     data_plane.attach_port(&side.place(bond))?;
     if let Host::Port { port, .. } = side.host {
         machine.devices.open_slave(port).await?;
@@ -153,6 +153,9 @@ async fn lay(
     if let Some(Giver { from, rules }) = &foundation.giver {
         record.add_giver(from.clone(), rules)?;
     }
+    if foundation.carrier {
+        machine.devices.set(side.host.port(), LinkSetting::Up(true)).await?;
+    }
     let plane = Plane {
         data_plane,
         host: side.host,
@@ -162,6 +165,7 @@ async fn lay(
         options,
         record,
         announced: Announced::default(),
+        carrier: foundation.carrier,
         left: None,
     };
     Ok((plane, side))
@@ -183,7 +187,7 @@ async fn make_side(
     let mark = record.mark();
     match &foundation.side {
         PlannedSide::Pair { names, kinds } => {
-            let (bond, port) = (names.bond.as_str(), names.port.as_str());
+            let (bond, port) = (foundation.device.as_str(), names.port.as_str());
             let plan = PairPlan { bond, port, mac, mtu, queues: queues.count().into(), mark: Some(&mark) };
             let side = make_pair(machine, &plan, kinds, (hook, queues)).await?;
             record.made(Ends { bond: side.host.device(), port: side.host.port() })?;

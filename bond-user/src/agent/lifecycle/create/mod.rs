@@ -14,6 +14,7 @@ mod tests;
 use std::sync::Arc;
 
 use bond_common::mac::Mac;
+use bond_core::name::InterfaceName;
 
 use crate::{
     agent::{
@@ -47,17 +48,44 @@ pub struct Created {
     pub wanted: Vec<Wanted>,
 }
 
+/// How a bond is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Manner {
+    /// bond0 has the bond's name, and a carrier when a slave has one. This is what becomes of slaves that do not exist.
+    Usual(MissingSlaves),
+    /// bond0 takes the place of a device of its name later: until then it has this name, and it has a carrier before there
+    /// is a slave.
+    StandBy(InterfaceName),
+}
+
+impl Manner {
+    fn missing(&self) -> MissingSlaves {
+        match self {
+            Self::Usual(missing) => *missing,
+            Self::StandBy(_) => MissingSlaves::Refuse,
+        }
+    }
+
+    /// Returns the name that bond0 has at first.
+    fn device<'a>(&'a self, config: &'a BondConfig) -> &'a str {
+        match self {
+            Self::Usual(_) => &config.name,
+            Self::StandBy(device) => device,
+        }
+    }
+}
+
 /// Creates a bond. Refuses what cannot be before it changes anything.
 pub async fn bring_up(
     machine: &Machine,
     id: BondId,
     config: &BondConfig,
-    missing: MissingSlaves,
+    manner: &Manner,
 ) -> Result<Created, AgentError> {
     let _one_at_a_time = machine.enslaving.lock().await;
     restore_returned(machine).await;
-    let observed = observe::observe(machine, config).await?;
-    let plan = plan::plan(config, missing, observed, random_mac()?)?;
+    let observed = observe::observe(machine, config, manner).await?;
+    let plan = plan::plan(config, manner, observed, random_mac()?)?;
     apply::apply(machine, id, config, plan).await
 }
 

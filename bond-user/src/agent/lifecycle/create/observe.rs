@@ -4,7 +4,7 @@ use bond_common::mac::Mac;
 use bond_core::name::InterfaceName;
 
 use super::{
-    DEFAULT_MTU,
+    DEFAULT_MTU, Manner,
     plan::{enslave_plan, first_slaves},
 };
 use crate::{
@@ -41,8 +41,12 @@ pub struct CreateFacts {
 ///
 /// # Errors
 /// The kernel does not answer.
-pub async fn observe(machine: &Machine, config: &BondConfig) -> Result<CreateFacts, AgentError> {
-    let namesake = kind_of(machine, &config.name).await?;
+pub async fn observe(
+    machine: &Machine,
+    config: &BondConfig,
+    manner: &Manner,
+) -> Result<CreateFacts, AgentError> {
+    let namesake = kind_of(machine, manner.device(config)).await?;
     if namesake.is_some() {
         return Ok(CreateFacts { namesake, ..CreateFacts::default() });
     }

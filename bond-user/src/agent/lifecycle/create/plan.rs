@@ -3,7 +3,7 @@
 use bond_common::mac::Mac;
 use bond_core::options::FailOverMac;
 
-use super::{DEFAULT_MTU, observe::CreateFacts};
+use super::{DEFAULT_MTU, Manner, observe::CreateFacts};
 use crate::{
     agent::{
         AgentError,
@@ -46,6 +46,10 @@ pub struct Foundation {
     pub side: PlannedSide,
     /// Which slave gives bond0 its addresses.
     pub giver: Option<Giver>,
+    /// The name that bond0 has at first.
+    pub device: String,
+    /// bond0 has a carrier before there is a slave.
+    pub carrier: bool,
 }
 
 /// Where the host is.
@@ -116,13 +120,14 @@ pub fn first_slaves<'a>(
 /// Why the bond cannot be created.
 pub fn plan(
     config: &BondConfig,
-    missing: MissingSlaves,
+    manner: &Manner,
     observed: CreateFacts,
     spare_mac: Mac,
 ) -> Result<CreatePlan, AgentError> {
     let CreateFacts { namesake, slaves, port, port_name, rules, has_queues, has_tcx } = observed;
+    let (missing, device) = (manner.missing(), manner.device(config).to_owned());
     if let Some(kind) = namesake {
-        return Err(AgentError::NameTaken { name: config.name.to_string(), kind });
+        return Err(AgentError::NameTaken { name: device, kind });
     }
     let queues = match (&config.port, has_queues) {
         (Some(_), _) => Queues::OfPort,
@@ -164,7 +169,9 @@ pub fn plan(
     let wanted = wanted(config, missing, &joining);
     let giver = giver.filter(|_| matches!(side, PlannedSide::Pair { .. }));
     let steps = steps(&side, giver.as_ref(), joining);
-    let foundation = Foundation { hook, mtu, queues, mac, mac_assigned: assigned.is_some(), side, giver };
+    let mac_assigned = assigned.is_some();
+    let carrier = matches!(manner, Manner::StandBy(_));
+    let foundation = Foundation { hook, mtu, queues, mac, mac_assigned, side, giver, device, carrier };
     Ok(CreatePlan { foundation, steps, warnings, wanted })
 }
 

@@ -2,7 +2,7 @@ use bond_common::mac::Mac;
 use bond_core::name::InterfaceName;
 
 use super::{
-    bring_up,
+    Manner, bring_up,
     observe::CreateFacts,
     plan::{CreatePlan, CreateStep, PlannedSide, plan},
 };
@@ -69,7 +69,7 @@ fn check(rows: &[Row<'_>]) {
     for (lines, change, missing, expected) in rows {
         let mut observed = observed();
         change(&mut observed);
-        let found = match plan(&bond(lines), *missing, observed, SPARE) {
+        let found = match plan(&bond(lines), &Manner::Usual(*missing), observed, SPARE) {
             Ok(plan) => shown(&plan),
             Err(error) => error.to_string(),
         };
@@ -277,7 +277,7 @@ async fn a_bond_whose_creation_fails_at_any_call_is_undone() {
             let Site { kernel, machine, .. } = &Site::new();
             let (id, before) = (BondId(1), kernel.snapshot());
             kernel.fail(Some(failure));
-            let answer = bring_up(machine, id, &config, MissingSlaves::Await).await;
+            let answer = bring_up(machine, id, &config, &Manner::Usual(MissingSlaves::Await)).await;
             let failed = kernel.failed();
             kernel.fail(None);
             match &answer {
@@ -301,7 +301,7 @@ async fn a_bond_whose_creation_fails_at_any_call_is_undone() {
 async fn a_bond_is_created_as_planned() {
     let Site { kernel, machine, .. } = &Site::new();
     let config = bond(SHAPES[0]);
-    let made = bring_up(machine, BondId(1), &config, MissingSlaves::Await).await.unwrap();
+    let made = bring_up(machine, BondId(1), &config, &Manner::Usual(MissingSlaves::Await)).await.unwrap();
     let status = made.started.status.borrow().clone();
     let slaves: Vec<_> = status.slaves.iter().map(|slave| slave.name.as_str()).collect();
     assert_eq!((slaves.as_slice(), status.active_slave.as_deref()), (&["nic0", "nic1"][..], Some("nic0")));
