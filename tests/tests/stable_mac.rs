@@ -291,6 +291,7 @@ fn is_installed(program: &str) -> bool {
 
 /// Each client gets an address from each server while the active slave has another MAC address than bond0, and bond0's
 /// is behind no port of the switch.
+// One thing: what each client and each server is given, and what it says.
 #[test]
 fn dhcp_goes_on_after_a_failover() {
     skip_if_unable!();
