@@ -63,7 +63,7 @@ pub struct TakenNic {
 /// A bond of the driver that becomes one of xbond's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Takeover {
+pub struct TakeoverRecord {
     /// The name of the bond.
     pub bond: BondName,
     /// How far it is.
@@ -86,19 +86,19 @@ struct Contents {
     version: u32,
     /// Interfaces are others after the next boot.
     boot: Option<String>,
-    takeovers: Vec<Takeover>,
+    takeovers: Vec<TakeoverRecord>,
 }
 
 impl OfBoot for Contents {
     const FILE: &'static str = "takeovers.json";
     const VERSION: u32 = 1;
-    type Item = Takeover;
+    type Item = TakeoverRecord;
 
-    fn new(version: u32, boot: Option<String>, takeovers: Vec<Takeover>) -> Self {
+    fn new(version: u32, boot: Option<String>, takeovers: Vec<TakeoverRecord>) -> Self {
         Self { version, boot, takeovers }
     }
 
-    fn parts(self) -> (u32, Option<String>, Vec<Takeover>) {
+    fn parts(self) -> (u32, Option<String>, Vec<TakeoverRecord>) {
         (self.version, self.boot, self.takeovers)
     }
 }
@@ -107,7 +107,7 @@ impl OfBoot for Contents {
 ///
 /// # Errors
 /// The file cannot be read, or was not written by an agent.
-pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<Takeover>, StoreError> {
+pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<TakeoverRecord>, StoreError> {
     of_boot::read::<Contents>(paths.run_root(), trust)
 }
 
@@ -115,7 +115,7 @@ pub fn read(paths: &Paths, trust: Trust) -> Result<Vec<Takeover>, StoreError> {
 ///
 /// # Errors
 /// The file cannot be read or written; it is unchanged then.
-pub fn put(paths: &Paths, takeover: &Takeover) -> Result<(), StoreError> {
+pub fn put(paths: &Paths, takeover: &TakeoverRecord) -> Result<(), StoreError> {
     change(paths, &takeover.bond, Some(takeover.clone()))
 }
 
@@ -127,7 +127,7 @@ pub fn remove(paths: &Paths, bond: &BondName) -> Result<(), StoreError> {
     change(paths, bond, None)
 }
 
-fn change(paths: &Paths, bond: &BondName, new: Option<Takeover>) -> Result<(), StoreError> {
+fn change(paths: &Paths, bond: &BondName, new: Option<TakeoverRecord>) -> Result<(), StoreError> {
     let _alone = CHANGING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut takeovers = read(paths, Trust::Ours)?;
     takeovers.retain(|known| known.bond != *bond);

@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use super::link::{
-    IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, LinkRequest, RTM_NEWLINK,
-    RawLink, number,
-};
+use super::link::{LinkRequest, RawLink, number};
 use crate::sys::{
     Devices, SysError,
-    netlink::{LinkSetting, message},
+    netlink::{
+        LinkSetting, message,
+        numbers::{IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, RTM_NEWLINK},
+    },
 };
 
 /// IFLA_BOND_*

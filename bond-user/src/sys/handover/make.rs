@@ -4,8 +4,14 @@ use bond_common::mac::Mac;
 use bond_core::options::{BondOptions, ROWS};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
-use super::link::{IFLA_ADDRESS, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_MTU, LinkRequest, RTM_NEWLINK};
-use crate::sys::{Devices, SysError, netlink::message};
+use super::link::LinkRequest;
+use crate::sys::{
+    Devices, SysError,
+    netlink::{
+        message,
+        numbers::{IFLA_ADDRESS, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_MTU, RTM_NEWLINK},
+    },
+};
 
 /// IFLA_BOND_MODE, and the mode active-backup.
 const MODE: (u16, u8) = (1, 1);

@@ -24,10 +24,7 @@ pub use self::{
     port::BridgePort,
 };
 use self::{
-    link::{
-        IFLA_ADDRESS, IFLA_GROUP, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_MTU, IFLA_TXQLEN,
-        LinkRequest, RTM_NEWLINK, RTM_SETLINK,
-    },
+    link::LinkRequest,
     port::{PortPhase, flush},
     sysctls::LOOSE,
 };
@@ -39,6 +36,10 @@ use super::{
     netlink::{
         LinkInfo, LinkSetting, OperState, Raw,
         message::{self, Message},
+        numbers::{
+            IFLA_ADDRESS, IFLA_GROUP, IFLA_INFO_DATA, IFLA_INFO_KIND, IFLA_LINK, IFLA_MTU, IFLA_TXQLEN,
+            RTM_NEWLINK, RTM_SETLINK,
+        },
     },
 };
 

@@ -2,8 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::link::{IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, LinkRequest, RTM_NEWLINK, RawLink};
-use crate::sys::netlink::{Raw, message};
+use super::link::{LinkRequest, RawLink};
+use crate::sys::netlink::{
+    Raw, message,
+    numbers::{IFLA_INFO_SLAVE_DATA, IFLA_INFO_SLAVE_KIND, RTM_NEWLINK},
+};
 
 /// IFLA_BRPORT_*
 const PRIORITY: u16 = 2;

@@ -9,9 +9,9 @@
 //! privacy, IPv6 routes that come with addresses and with the device, and, where it listens to router advertisements,
 //! the addresses and routes from those.
 
-mod handover;
 mod read;
 mod restore;
+mod routes;
 mod send;
 
 use std::{

@@ -13,6 +13,7 @@ mod link;
 pub mod message;
 mod namespaces;
 mod neighbour;
+pub mod numbers;
 mod qdisc;
 mod raw;
 mod route;

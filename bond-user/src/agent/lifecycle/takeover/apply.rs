@@ -21,7 +21,7 @@ use crate::{
     report::{log, wording},
     store::{
         record::Trial,
-        takeovers::{self, TakenNic, Takeover, TakeoverStage},
+        takeovers::{self, TakenNic, TakeoverRecord, TakeoverStage},
     },
     sys::{
         SysError,
@@ -96,7 +96,10 @@ impl Agent {
     ///
     /// # Errors
     /// takeovers.json cannot be written. What cannot be removed is logged, and left.
-    pub(super) async fn finish_takeover(&self, record: &mut Takeover) -> Result<Vec<String>, AgentError> {
+    pub(super) async fn finish_takeover(
+        &self,
+        record: &mut TakeoverRecord,
+    ) -> Result<Vec<String>, AgentError> {
         record.stage = TakeoverStage::Finishing;
         takeovers::put(&self.machine.paths, record)?;
         self.remove_first(record).await;
@@ -107,7 +110,7 @@ impl Agent {
     }
 
     /// Removes the devices of the driver, the uppermost first.
-    pub(super) async fn remove_first(&self, record: &Takeover) {
+    pub(super) async fn remove_first(&self, record: &TakeoverRecord) {
         let devices = &*self.machine.devices;
         let stand_in = devices.link_by_name(&stand_in(record)[0]).await.map(|link| link.ifindex).ok();
         let mut all: Vec<u32> = Vec::new();
@@ -127,7 +130,7 @@ impl Agent {
     }
 
     /// The takeovers that wait for a confirmation.
-    pub(in crate::agent) fn takeovers_on_trial(&self) -> Vec<Takeover> {
+    pub(in crate::agent) fn takeovers_on_trial(&self) -> Vec<TakeoverRecord> {
         let known = takeovers::read(&self.machine.paths, Trust::Ours).unwrap_or_default();
         known.into_iter().filter(|known| known.stage == TakeoverStage::OnTrial).collect()
     }
@@ -151,8 +154,9 @@ impl Agent {
     /// Leads a takeover back whose time is over.
     async fn end_takeover_trial(&self, name: &BondName) {
         let _phase = self.phase.lock().await;
-        let of_bond =
-            |record: &Takeover| record.bond == *name && record.trial.as_ref().is_some_and(Trial::is_over);
+        let of_bond = |record: &TakeoverRecord| {
+            record.bond == *name && record.trial.as_ref().is_some_and(Trial::is_over)
+        };
         for mut record in self.takeovers_on_trial().into_iter().filter(of_bond) {
             log::of(name).warn(wording::takeover_unconfirmed());
             if let Err(error) = self.lead_back(&mut record).await {
@@ -163,7 +167,7 @@ impl Agent {
 }
 
 /// Names of the pair that gives the driver's bond a carrier while it has no NIC: its slave, and the other end.
-pub(super) fn stand_in(record: &Takeover) -> [String; 2] {
+pub(super) fn stand_in(record: &TakeoverRecord) -> [String; 2] {
     let stem = record.twins.first().map_or("xbo0", |twin| &*twin.first_aside);
     ["s", "p"].map(|end| format!("{stem}{end}"))
 }
@@ -171,7 +175,7 @@ pub(super) fn stand_in(record: &Takeover) -> [String; 2] {
 /// A takeover that is under way.
 struct Course<'a> {
     agent: &'a Agent,
-    record: Takeover,
+    record: TakeoverRecord,
     lines: Vec<String>,
 }
 
@@ -330,7 +334,7 @@ impl Course<'_> {
 
 impl Agent {
     /// Gives the driver's bond a slave that has a carrier and leads nowhere, so that its devices stay ready.
-    pub(super) async fn put_stand_in(&self, record: &Takeover) -> Result<(), AgentError> {
+    pub(super) async fn put_stand_in(&self, record: &TakeoverRecord) -> Result<(), AgentError> {
         let devices = &*self.machine.devices;
         let [slave, far] = stand_in(record);
         let Some(bond) = record.twins.first() else { return Ok(()) };

@@ -13,7 +13,7 @@ use crate::{
     report::{log, wording},
     store::{
         record,
-        takeovers::{self, TakenNic, Takeover, TakeoverStage},
+        takeovers::{self, TakenNic, TakeoverRecord, TakeoverStage},
     },
     sys::{
         directory::Trust,
@@ -53,7 +53,7 @@ impl Agent {
 
     /// Leads back what another agent has left. If the driver has no NIC any more, xbond's bond is adopted first, so that
     /// it gives one up without a loss.
-    async fn lead_back_what_is_left(&self, record: &mut Takeover) -> Result<(), AgentError> {
+    async fn lead_back_what_is_left(&self, record: &mut TakeoverRecord) -> Result<(), AgentError> {
         if !self.driver_has_nic(record).await? && self.is_left(&record.bond) {
             let config = toml::parse(std::path::Path::new("takeovers.json"), &record.toml)?;
             let mut outcome = Outcome::default();
@@ -88,7 +88,7 @@ impl Agent {
         }
     }
 
-    async fn driver_has_nic(&self, record: &Takeover) -> Result<bool, AgentError> {
+    async fn driver_has_nic(&self, record: &TakeoverRecord) -> Result<bool, AgentError> {
         let Some(bond) = record.twins.first() else { return Ok(false) };
         for nic in std::iter::once(&record.first).chain(&record.others) {
             if self.link_of(nic.ifindex).await?.is_some_and(|link| link.master == Some(bond.first)) {
@@ -110,7 +110,7 @@ impl Agent {
     ///
     /// # Errors
     /// A step failed. takeovers.json keeps the takeover, and the next agent tries again.
-    pub(in crate::agent) async fn lead_back(&self, record: &mut Takeover) -> Result<(), AgentError> {
+    pub(in crate::agent) async fn lead_back(&self, record: &mut TakeoverRecord) -> Result<(), AgentError> {
         let devices = &*self.machine.devices;
         let Some(bond) = record.twins.first().cloned() else { return Ok(()) };
         if self.link_of(bond.first).await?.is_none() {
@@ -153,7 +153,7 @@ impl Agent {
     }
 
     /// Gives the driver a NIC that xbond's bond does not use at this moment.
-    async fn give_driver_a_nic(&self, record: &Takeover) -> Result<(), AgentError> {
+    async fn give_driver_a_nic(&self, record: &TakeoverRecord) -> Result<(), AgentError> {
         let devices = &*self.machine.devices;
         let Some(bond) = record.twins.first() else { return Ok(()) };
         let status = match self.find(&record.bond) {
@@ -176,7 +176,7 @@ impl Agent {
     }
 
     /// Returns the twins by which packets may leave: before the backup has joined, none do.
-    async fn made(&self, record: &Takeover) -> Result<Vec<Twin>, AgentError> {
+    async fn made(&self, record: &TakeoverRecord) -> Result<Vec<Twin>, AgentError> {
         let mut made = Vec::new();
         for twin in record.twins.iter().filter(|_| record.stage > TakeoverStage::Joining) {
             if twin.second != 0 && self.link_of(twin.second).await?.is_some() {
@@ -187,7 +187,7 @@ impl Agent {
     }
 
     /// Removes xbond's bond with everything above it.
-    async fn remove_second(&self, record: &Takeover) -> Result<(), AgentError> {
+    async fn remove_second(&self, record: &TakeoverRecord) -> Result<(), AgentError> {
         let running = self.bonds().remove(&record.bond);
         match running {
             Some(running) => drop(self.take_down(&record.bond, &running).await?),

@@ -17,7 +17,7 @@ use crate::{
     agent::{Agent, AgentError, Bond, Phase, Stopping, bond::interface::Host},
     config::{Config, toml},
     report::{log, wording},
-    store::takeovers::{self, TakenNic, Takeover, TakeoverStage},
+    store::takeovers::{self, TakenNic, TakeoverRecord, TakeoverStage},
     sys::handover::{DriverSlaveOptions, Way},
 };
 
@@ -42,7 +42,7 @@ impl Agent {
     }
 
     /// Makes the driver's devices, and returns the record of a takeover that is to be led back.
-    async fn make_first(&self, name: &BondName) -> Result<Takeover, AgentError> {
+    async fn make_first(&self, name: &BondName) -> Result<TakeoverRecord, AgentError> {
         let bond = self.bond(name)?;
         let status = self.machine.engine.status(bond.id).await?;
         let facts = observe(&self.machine, name).await?;
@@ -57,7 +57,11 @@ impl Agent {
         Ok(record)
     }
 
-    async fn make_devices(&self, record: &mut Takeover, options: &BondOptions) -> Result<(), AgentError> {
+    async fn make_devices(
+        &self,
+        record: &mut TakeoverRecord,
+        options: &BondOptions,
+    ) -> Result<(), AgentError> {
         let devices = &*self.machine.devices;
         if let Some(twin) = record.twins.first_mut() {
             let link = devices.link_by_index(twin.second).await?;
@@ -86,7 +90,7 @@ fn plan(
     bond: &Bond,
     (slaves, active): (&[SlaveStatus], Option<&str>),
     facts: &TakeoverFacts,
-) -> Result<Takeover, AgentError> {
+) -> Result<TakeoverRecord, AgentError> {
     let refuse =
         |why: Vec<String>| AgentError::CannotGiveBack { bond: name.to_string(), why: why.join("; ") };
     let config = bond.goal().config.clone();
@@ -117,5 +121,5 @@ fn plan(
     let first = nics.remove(0);
     let toml = toml::write(&Config { bonds: vec![config], ..Config::default() });
     let stage = TakeoverStage::Offering;
-    Ok(Takeover { bond: name.clone(), stage, toml, first, others: nics, twins, trial: None })
+    Ok(TakeoverRecord { bond: name.clone(), stage, toml, first, others: nics, twins, trial: None })
 }

@@ -7,7 +7,7 @@ use crate::{
     agent::AgentError,
     config::{BondConfig, Config, toml},
     report::wording,
-    store::takeovers::{TakenNic, Takeover, TakeoverStage},
+    store::takeovers::{TakenNic, TakeoverRecord, TakeoverStage},
     sys::{
         handover::{
             BridgePort, DriverSlave, RawLink, Twin, VlanPlan, Way, active_slave, is_active_backup, slaves_of,
@@ -22,7 +22,7 @@ pub struct TakeoverPlan {
     /// xbond's bond, with all slaves and without addresses: these are moved as they are.
     pub config: BondConfig,
     /// As it is recorded before the first step.
-    pub record: Takeover,
+    pub record: TakeoverRecord,
 }
 
 /// Qdiscs that the kernel gives a device by itself.
@@ -81,7 +81,7 @@ pub fn plan(config: &BondConfig, facts: &TakeoverFacts) -> Result<TakeoverPlan, 
     config.addresses.clear();
     config.routes.clear();
     let toml = toml::write(&Config { bonds: vec![config.clone()], ..Config::default() });
-    let record = Takeover {
+    let record = TakeoverRecord {
         bond: config.name.clone(),
         stage: TakeoverStage::Releasing,
         toml,
@@ -235,7 +235,7 @@ impl Names<'_> {
 ///
 /// # Errors
 /// The record names no bond.
-pub fn first_name(record: &Takeover) -> Result<InterfaceName, AgentError> {
+pub fn first_name(record: &TakeoverRecord) -> Result<InterfaceName, AgentError> {
     let bond: &BondName = &record.bond;
     let twin = record.twins.first().ok_or_else(|| AgentError::NoSuchBond(bond.to_string()))?;
     Ok(InterfaceName::new(&twin.second_aside)?)
