@@ -1,8 +1,8 @@
 //! The devices of a bond and those that take their place, while both are there.
 //!
 //! A VLAN cannot be put above another device, and addresses, routes and bridge ports belong to their device. So each
-//! device gets a twin, and everything is on both of them before packets take the new way: [`Devices::prepare_twins`],
-//! [`Devices::turn_over`], [`Devices::name_twins`]. Either twin receives for the host all the time; only the way out
+//! device gets a twin, and everything is on both of them before packets take the new way: `prepare_twins`,
+//! `turn_over`, `name_twins`. Either twin receives for the host all the time; only the way out
 //! changes, by one batch of requests. The same functions lead back.
 
 mod driver;
