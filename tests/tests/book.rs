@@ -17,7 +17,10 @@ use bond_common::{
     clock::layout::{ClockEntry, TickEntry},
     mac::Mac,
 };
-use bond_core::name::BondName;
+use bond_core::{
+    name::BondName,
+    options::{BondOptions, Unmonitored},
+};
 use bond_user::report::wording::{self, FailsOver, MisdirectedAddress, PathFault, PathNote, Repair};
 use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -359,6 +362,7 @@ fn warnings_of_show() -> Vec<String> {
     let (clock, ticks) = (ClockEntry { period: 10_000_000, ..ClockEntry::default() }, TickEntry::default());
     let vlans = BTreeSet::from([0]);
     let misdirected = MisdirectedAddress { slave: None, mac: Mac::BROADCAST, vlans: &vlans };
+    let unmonitored = BondOptions { miimon: 0, ..BondOptions::default() };
     let mut warnings = vec![
         wording::no_unicast("enp0s8", 7),
         wording::flooded(&misdirected, None),
@@ -383,6 +387,7 @@ fn warnings_of_show() -> Vec<String> {
         wording::slave_missing("enp0s8"),
         wording::clock_off(&bond, true),
         wording::clock_off(&bond, false),
+        wording::unmonitored("bond0", &unmonitored, Unmonitored::Refuse).unwrap(),
     ];
     warnings.extend(faults.iter().map(ToString::to_string));
     warnings.extend(notes.iter().map(ToString::to_string));
