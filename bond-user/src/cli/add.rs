@@ -4,7 +4,11 @@ use std::{path::Path, process::ExitCode};
 
 use anyhow::{Result, bail};
 
-use super::{AddArgs, client, output, persist::Persistent, run};
+use super::{
+    AddArgs, client, output,
+    persist::{self, Persistent},
+    run,
+};
 use crate::{
     api::{Endpoint, NewBonds},
     config::{Config, toml},
@@ -31,12 +35,5 @@ pub fn add(arguments: &AddArgs) -> Result<ExitCode> {
     let toml = toml::write(&Config { bonds: config.bonds, ..Config::default() });
     let new = serde_json::to_value(NewBonds { toml, missing_slaves })?;
     let done = client::change(Endpoint::AddBonds.call(), Some(new), &arguments.wait)?;
-    output::print_lines(&done.changes);
-    if let Some(persistent) = persistent {
-        for path in persistent.write()? {
-            output::print(&format!("{}\n", path.display()));
-        }
-        output::note(wording::managers_read_files());
-    }
-    Ok(client::finish(&done))
+    persist::finish(&done, persistent)
 }

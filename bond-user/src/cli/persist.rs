@@ -6,11 +6,14 @@ use std::{
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, bail};
 
+use super::{client, output};
 use crate::{
+    api::Done,
     config::{
         Config, Source,
         export::unmanaged::{UnmanagedFile, unmanaged},
@@ -63,6 +66,21 @@ impl Persistent {
         }
         Ok(self.0.iter().map(|(path, _)| path.as_path()).collect())
     }
+}
+
+/// Prints what a request has changed, and writes the files by which it stays.
+///
+/// # Errors
+/// A file cannot be written.
+pub fn finish(done: &Done, persistent: Option<Persistent>) -> Result<ExitCode> {
+    output::print_lines(&done.changes);
+    if let Some(persistent) = persistent {
+        for path in persistent.write()? {
+            output::print(&format!("{}\n", path.display()));
+        }
+        output::note(wording::managers_read_files());
+    }
+    Ok(client::finish(done))
 }
 
 #[cfg(test)]

@@ -7,7 +7,10 @@ use std::{path::Path, process::ExitCode, time::Duration};
 use anyhow::{Result, anyhow};
 use bond_core::name::BondName;
 
-use super::{GivebackArgs, TakeoverArgs, WaitArgs, client, import, output, persist::Persistent};
+use super::{
+    GivebackArgs, TakeoverArgs, WaitArgs, client, import, output,
+    persist::{self, Persistent},
+};
 use crate::{
     api::{Call, Done, Endpoint, NewTakeover},
     config::{BondConfig, Config, toml},
@@ -42,14 +45,7 @@ pub fn takeover(arguments: &TakeoverArgs) -> Result<ExitCode> {
     let new = NewTakeover { toml: toml::write(&whole), confirm: arguments.confirm };
     let call = Endpoint::TakeOver.call_of(bond);
     let done = change(call, Some(serde_json::to_value(new)?), &arguments.wait)?;
-    output::print_lines(&done.changes);
-    if let Some(persistent) = persistent {
-        for path in persistent.write()? {
-            output::print(&format!("{}\n", path.display()));
-        }
-        output::note(wording::managers_read_files());
-    }
-    Ok(client::finish(&done))
+    persist::finish(&done, persistent)
 }
 
 /// Gives a bond to the kernel's driver: `xbond giveback`.

@@ -25,7 +25,7 @@ pub enum KillPoint {
     AtCall(u16),
 }
 
-/// Something that happens to the machine, to its agent, or that somebody requests. NICs and bonds are named by their numbers.
+/// Something that happens to the machine, to its agent, or that a client requests. NICs and bonds are named by their numbers.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The far end of a cable is connected, or not.
@@ -111,9 +111,9 @@ impl fmt::Display for Event {
                 write!(f, "the last line of the receipts of bond{bond} is torn by {bytes} bytes")
             }
             Self::OverwriteSlave { bond, slot } => {
-                write!(f, "somebody writes to SLAVES of bond{bond} at {slot}")
+                write!(f, "another process writes to SLAVES of bond{bond} at {slot}")
             }
-            Self::OverwriteBond { bond } => write!(f, "somebody writes to BOND of bond{bond}"),
+            Self::OverwriteBond { bond } => write!(f, "another process writes to BOND of bond{bond}"),
             Self::Traffic { bond, on: sends } => {
                 write!(f, "the host {} by bond{bond}", on(sends, "sends", "sends nothing"))
             }

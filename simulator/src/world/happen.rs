@@ -205,7 +205,7 @@ impl World<'_> {
         }
     }
 
-    /// Nothing goes wrong any more, and nobody wants anything.
+    /// Nothing fails any more, and there are no more requests.
     pub(super) fn heal(&mut self) {
         let runtime = self.process.as_ref().map(super::Process::runtime);
         let _clocks = runtime.as_ref().map(tokio::runtime::Handle::enter);

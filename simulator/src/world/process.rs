@@ -55,7 +55,7 @@ pub struct Process {
 /// What became of an agent's start.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Start {
-    /// It goes on.
+    /// It continues.
     UnderWay,
     Done,
     /// The agent ends.

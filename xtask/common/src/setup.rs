@@ -24,7 +24,7 @@ const DEBIAN_CLIPPY_PACKAGE: &str = "rust-web-clippy";
 /// The LLVM of that compiler; the linker's must be as new.
 const DEBIAN_LLVM: &str = "/usr/lib/llvm-22";
 const DEBIAN_LLVM_PACKAGE: &str = "llvm-22-dev";
-/// Its manifest asks for full debug information and optimization. Nobody debugs it, and LLVM, which comes compiled, does most
+/// Its manifest asks for full debug information and optimization. It is not debugged, and LLVM, which comes compiled, does most
 /// of its work: the programs are the same, and their build takes 3 % longer.
 const LINKER_PROFILE: &str = "CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_OPT_LEVEL=1";
 const LINKER_RELEASES: &str = "https://github.com/aya-rs/bpf-linker/releases/download";

@@ -103,8 +103,8 @@ fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
-/// Returns the time of the last commit, in seconds since 1970, or SOURCE_DATE_EPOCH if that is set: whoever builds one
-/// commit twice gets the same files.
+/// Returns the time of the last commit, in seconds since 1970, or SOURCE_DATE_EPOCH if that is set: two builds of one
+/// commit give the same files.
 fn source_date() -> u32 {
     if let Some(seconds) = std::env::var("SOURCE_DATE_EPOCH").ok().and_then(|text| text.parse().ok()) {
         return seconds;

@@ -52,7 +52,7 @@ use crate::{
         self, Done, Endpoint, ErrorKind, Failure, MOST_BONDS, MOST_OPTIONS, NewBonds, NewDrain, NewSlave,
         NewTakeover, OptionChange,
     },
-    config::toml,
+    config::{Config, toml},
     report::{json::Report, pending, receipt::Log, wording},
     store::paths::SOCKET,
     sys::directory::Directory,
@@ -319,14 +319,21 @@ async fn no_such_request(method: Method, uri: Uri) -> Response {
     failure(ErrorKind::NotFound, &error)
 }
 
+/// Parses the bonds of a request, or returns its answer.
+async fn parsed(toml: String) -> Result<Config, Response> {
+    // It may take longer than other requests are to wait.
+    match spawn_blocking(move || toml::parse(FilePath::new("the request"), &toml)).await {
+        Ok(Ok(config)) => Ok(config),
+        Ok(Err(error)) => Err(failure(ErrorKind::Refused, &error.to_string())),
+        Err(error) => Err(failure(ErrorKind::Internal, &wording::agent_failed(error))),
+    }
+}
+
 async fn add(State(agent): State<Arc<Agent>>, until: Deadline, Json(new): Json<NewBonds>) -> Response {
     let NewBonds { toml, missing_slaves } = new;
-    // Parsing may take longer than other requests are to wait.
-    let parsed = spawn_blocking(move || toml::parse(FilePath::new("the request"), &toml));
-    let config = match parsed.await {
-        Ok(Ok(config)) => config,
-        Ok(Err(error)) => return failure(ErrorKind::Refused, &error.to_string()),
-        Err(error) => return failure(ErrorKind::Internal, &wording::agent_failed(error)),
+    let config = match parsed(toml).await {
+        Ok(config) => config,
+        Err(refusal) => return refusal,
     };
     if let Some(too_many) = too_many(MOST_BONDS, config.bonds.len(), "bonds") {
         return too_many;
@@ -374,11 +381,9 @@ async fn take_over(
     until: Deadline,
     Json(NewTakeover { toml, confirm }): Json<NewTakeover>,
 ) -> Response {
-    let parsed = spawn_blocking(move || toml::parse(FilePath::new("the request"), &toml));
-    let config = match parsed.await {
-        Ok(Ok(config)) => config,
-        Ok(Err(error)) => return failure(ErrorKind::Refused, &error.to_string()),
-        Err(error) => return failure(ErrorKind::Internal, &wording::agent_failed(error)),
+    let config = match parsed(toml).await {
+        Ok(config) => config,
+        Err(refusal) => return refusal,
     };
     let Some(bond) = config.bonds.into_iter().find(|bond| bond.name == name) else {
         return failure(ErrorKind::Refused, &wording::takeover_other_bond(&name));

@@ -35,7 +35,7 @@ sentences! {
     takeover_xdp(name) => "{name}: an XDP program is attached to it; detach it first, and attach it again afterwards";
     /// An alternative name.
     takeover_altname(name, altname) => "{name}: its alternative name {altname} would be lost: ip link property del dev {name} altname {altname}";
-    /// A qdisc that somebody has chosen.
+    /// A qdisc that an administrator has chosen.
     takeover_qdisc(name, kind) => "{name}: its qdisc {kind} would be lost: delete it first, and add it again afterwards";
     /// A filter or chain at a hook.
     takeover_hooked(name, hooked) => "{name}: {hooked} is attached to it and would be lost: delete it first, and add it again afterwards";

@@ -1,4 +1,4 @@
-//! What async calls wait for before they begin: that nobody else holds RTNL, and that their process still lives.
+//! What async calls wait for before they begin: that no other process holds RTNL, and that their process still lives.
 
 use std::sync::Arc;
 

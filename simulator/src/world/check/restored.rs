@@ -13,7 +13,7 @@ use crate::{
     world::mac_of,
 };
 
-/// The interface that is nobody's but its owner's.
+/// An interface that belongs to no bond.
 const BYSTANDER: &str = "eth0";
 
 /// A NIC.
@@ -96,7 +96,7 @@ impl Nics {
         }
     }
 
-    /// Somebody requests something for a NIC.
+    /// A client requests something for a NIC.
     pub fn note_request(&mut self, nic: usize) {
         if let Some(nic) = self.nics.get_mut(nic) {
             nic.is_touched = true;

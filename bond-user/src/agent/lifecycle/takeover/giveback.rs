@@ -26,7 +26,7 @@ impl Agent {
     ///
     /// # Errors
     /// [`AgentError::CannotGiveBack`]: nothing was changed. Another error: the bond stays xbond's, or the next agent
-    /// goes on.
+    /// continues.
     pub async fn give_back(&self, name: &BondName) -> Result<Vec<String>, AgentError> {
         let phase = self.phase.lock().await;
         if *phase == Phase::Ending {
