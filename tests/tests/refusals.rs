@@ -138,6 +138,7 @@ fn invalid_names_and_numbers_are_refused() {
         ("--bond bond0 --slave enp0s8 --port enp0s8", &["enp0s8", "a slave of bond0", "the port of bond0"]),
         ("--bond bond0 --slave enp0s8 --port nosuch", &["nosuch", "no such interface"]),
         ("--bond bond0 --slave enp0s8 --port enp0s9 --mtu 1500", &["bond0", "mtu", "port"]),
+        ("--bond bond0 --slave enp0s8 --port enp0s9 --host-mac stable", &["bond0", "host_mac=stable", "port"]),
     ];
     for (flags, sentence) in table {
         refuses(&lab.host, &format!("run {flags} -o miimon=100"), sentence);
@@ -159,7 +160,7 @@ fn invalid_flags_are_refused() {
         ("run --bond bond0 --slave enp0s8 --slaves enp0s9", &["'--slaves'", "'--slave'"]),
         ("run --slave enp0s8", &["--bond"]),
         ("run -c one.toml --bond bond0 --slave enp0s8", &["cannot be used with"]),
-        ("run --bond bond0 --slave enp0s8 --host-mac 02:00:00:00:00:01", &["--port"]),
+        ("run --bond bond0 --slave enp0s8 --host-mac fixed", &["'fixed'", "stable"]),
         ("run -c one.toml --allow-unmonitored", &["cannot be used with"]),
         ("set bond0", &["<KEY=VALUE>"]),
         ("start", &["'start'"]),
