@@ -138,7 +138,10 @@ fn invalid_names_and_numbers_are_refused() {
         ("--bond bond0 --slave enp0s8 --port enp0s8", &["enp0s8", "a slave of bond0", "the port of bond0"]),
         ("--bond bond0 --slave enp0s8 --port nosuch", &["nosuch", "no such interface"]),
         ("--bond bond0 --slave enp0s8 --port enp0s9 --mtu 1500", &["bond0", "mtu", "port"]),
-        ("--bond bond0 --slave enp0s8 --port enp0s9 --host-mac stable", &["bond0", "host_mac=stable", "port"]),
+        (
+            "--bond bond0 --slave enp0s8 --port enp0s9 --host-mac stable",
+            &["bond0", "host_mac=stable", "port"],
+        ),
     ];
     for (flags, sentence) in table {
         refuses(&lab.host, &format!("run {flags} -o miimon=100"), sentence);

@@ -39,13 +39,22 @@ impl Lateness {
 impl Engine {
     /// Detects, before an event is handled, that the time of a monitor's step has passed.
     pub(super) fn notice_lateness(&mut self, now: Time) {
-        let delays = self.joined_slaves().map(|slave| slave.state.deadline());
-        let due = [self.next_poll, self.arp.next_step].into_iter().chain(delays).flatten().min();
-        let late = due.map_or(Time::ZERO, |due| now.saturating_sub(due));
-        if late > self.tolerance() {
+        if let Some(late) = self.lateness(now) {
             self.report_lateness(now, late);
             self.begin_again(now, late);
         }
+    }
+
+    /// Returns whether the time of a monitor's step has passed.
+    pub(super) fn is_late(&self, now: Time) -> bool {
+        self.lateness(now).is_some()
+    }
+
+    /// Returns by how much the time of a monitor's step has passed, if that is more than is tolerated.
+    fn lateness(&self, now: Time) -> Option<Time> {
+        let delays = self.joined_slaves().map(|slave| slave.state.deadline());
+        let due = [self.next_poll, self.arp.next_step].into_iter().chain(delays).flatten().min()?;
+        Some(now.saturating_sub(due)).filter(|late| *late > self.tolerance())
     }
 
     /// Handles a suspension of the machine, which its clock does not count.

@@ -31,16 +31,9 @@ impl Engine {
             if slave.phase != Phase::Joined {
                 continue;
             }
-            let monitoring = self.monitoring_of(slave);
-            let is_lost = monitoring == Monitoring::Arp && self.lacks_a_sign(slave) && slave.state.is_up();
-            let has_signs = self.has_signs(slave);
+            let (before, next) = (slave.state, self.next_state(now, slave, ignore_updelay));
             let Some(slave) = self.slaves.get_mut(index) else { break };
-            let before = slave.state;
-            slave.state = if is_lost {
-                LinkState::Down
-            } else {
-                before.next(now, has_signs, monitoring.without_updelay(ignore_updelay))
-            };
+            slave.state = next;
             if slave.state == before {
                 continue;
             }
@@ -68,6 +61,15 @@ impl Engine {
         if let Commit::Elect(reason) = commit {
             self.elect(now, reason);
         }
+    }
+
+    /// Returns the state of a slave at `now`; with `ignore_updelay`, an updelay does not count.
+    pub(super) fn next_state(&self, now: Time, slave: &Slave, ignore_updelay: bool) -> LinkState {
+        let monitoring = self.monitoring_of(slave);
+        if monitoring == Monitoring::Arp && self.lacks_a_sign(slave) && slave.state.is_up() {
+            return LinkState::Down;
+        }
+        slave.state.next(now, self.has_signs(slave), monitoring.without_updelay(ignore_updelay))
     }
 
     /// Sets a link state that the ARP monitor or the carrier guard has decided on.

@@ -16,6 +16,7 @@ mod mac_plan;
 mod macs;
 mod membership;
 mod order;
+mod quiet;
 mod receive_check;
 mod refusal;
 mod requests;
@@ -194,6 +195,8 @@ pub struct Engine {
     published: Published,
     /// What the present event asks for so far.
     outbox: Batch,
+    /// An event may have changed something since [`Self::take_change`].
+    has_changed: bool,
     /// The trigger that failovers of the present event record.
     seen: Trigger,
 }
@@ -310,6 +313,7 @@ impl Engine {
             quarantined: [None; MAX_SLAVES],
             published: Published::default(),
             outbox: Batch::default(),
+            has_changed: true,
             seen: Trigger::Request,
         }
     }
@@ -320,6 +324,7 @@ impl Engine {
     /// # Errors
     /// A request is refused. A refused request changes nothing.
     pub fn handle(&mut self, now: Time, event: Event) -> Result<Batch, Refusal> {
+        self.has_changed |= !self.is_quiet(now, &event);
         self.seen = seen(&event);
         self.notice_lateness(now);
         match event {
@@ -370,8 +375,12 @@ impl Engine {
 
     /// Returns the time at which the engine needs `Event::Timeout`; None if it needs none before another event.
     pub fn poll_timeout(&self) -> Option<Time> {
+        self.deadlines_but_poll().chain(self.next_poll).min()
+    }
+
+    /// Returns when something other than the next poll is due.
+    fn deadlines_but_poll(&self) -> impl Iterator<Item = Time> + '_ {
         let deadlines = [
-            self.next_poll,
             self.arp.next_step,
             self.drain.map(|drain| drain.until),
             self.announcements.rounds.deadline(),
@@ -380,7 +389,7 @@ impl Engine {
             self.receive_check.map(|receive_check| receive_check.deadline()),
         ];
         let links = self.joined_slaves().map(|slave| slave.state.deadline());
-        deadlines.into_iter().chain(links).flatten().min()
+        deadlines.into_iter().chain(links).flatten()
     }
 
     /// Returns the present state of the bond and of its slaves.

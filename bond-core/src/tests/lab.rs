@@ -137,6 +137,8 @@ pub struct Lab {
     pub dead: Vec<IpAddr>,
     /// Switches without an uplink: they forward between their own ports only.
     pub cut_off: Vec<u8>,
+    /// Events that may have changed something.
+    pub changes: usize,
     batches: VecDeque<Batch>,
     slow: VecDeque<(u32, Command)>,
     ifindex_of: BTreeMap<Slot, u32>,
@@ -187,6 +189,7 @@ impl Lab {
             mode: CommandMode::Prompt,
             dead: Vec::new(),
             cut_off: Vec::new(),
+            changes: 0,
             batches: VecDeque::new(),
             slow: VecDeque::new(),
             ifindex_of: BTreeMap::new(),
@@ -314,10 +317,29 @@ impl Lab {
     }
 
     pub fn handle(&mut self, event: Event) -> Result<(), Refusal> {
-        let answer = self.engine.handle(self.now, event).map(|batch| self.batches.push_back(batch));
+        let answer = self.decide(event).map(|batch| self.batches.push_back(batch));
         self.execute();
         while self.mode == CommandMode::Prompt && self.work() {}
         answer
+    }
+
+    /// Has the engine handle an event. One that is said to have changed nothing has not.
+    fn decide(&mut self, event: Event) -> Result<Batch, Refusal> {
+        let answers = |engine: &Engine| {
+            let orders = [engine.enslave_order(), engine.merit_order(), engine.rank()];
+            let rest = (engine.preference(), engine.avoided_by_agent(), engine.arp_targets_since());
+            (engine.status(), engine.options().clone(), orders, rest)
+        };
+        let before = answers(&self.engine);
+        self.engine.take_change();
+        let said = format!("{event:?}");
+        let batch = self.engine.handle(self.now, event);
+        if self.engine.take_change() {
+            self.changes += 1;
+        } else {
+            assert_eq!(answers(&self.engine), before, "{said}");
+        }
+        batch
     }
 
     /// Replaces the engine and executes the first batch of the new one.
@@ -426,7 +448,7 @@ impl Lab {
             Command::Publish(publish) => self.publish(publish),
             Command::Query(query) => {
                 if let Some(answer) = self.answer(query) {
-                    let batch = self.engine.handle(self.now, answer).unwrap();
+                    let batch = self.decide(answer).unwrap();
                     self.batches.push_back(batch);
                 }
             }

@@ -20,6 +20,19 @@ fn at(lab: &Lab, start: Time) -> u128 {
     (lab.now - start).as_millis()
 }
 
+#[test]
+fn polls_that_find_nothing_new_change_nothing() {
+    let mut lab = Lab::enslaved(options(Active), 2);
+    lab.set_link(1, false);
+    lab.wait(ms(10_000));
+    lab.changes = 0;
+    lab.wait(ms(10_000));
+    assert_eq!(lab.changes, 0);
+    lab.nic_mut(1).link.up = true;
+    lab.wait(ms(100));
+    assert_eq!((lab.changes, lab.mii(1)), (1, Up));
+}
+
 /// Waits until a slave has this status, and returns the elapsed milliseconds.
 fn wait_for(lab: &mut Lab, index: u8, status: MiiStatus) -> u128 {
     let start = lab.now;

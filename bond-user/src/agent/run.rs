@@ -39,7 +39,7 @@ use crate::{
         KernelDevices, caps,
         dataplane::{BpfDataPlanes, DeviceReader, Kernel, TcAttach},
         directory::Trust,
-        hook_events, limits, memory, netns, signals,
+        hook_events, limits, netns, signals,
         sysfs::Sysfs,
     },
 };
@@ -128,7 +128,6 @@ fn io(what: &'static str) -> impl Fn(std::io::Error) -> AgentError {
 
 /// Checks and raises the limits of this process, and holds signals back.
 fn check_process(config: &Config) -> Result<(), AgentError> {
-    memory::be_frugal();
     caps::check()?;
     limits::check()?;
     limits::raise_files();

@@ -24,7 +24,7 @@ use crate::{
     },
     report::{lines, log, wording},
     store::paths::Paths,
-    sys::{dataplane::TcAttach, netlink::Netlink, netns, signals},
+    sys::{dataplane::TcAttach, memory, netlink::Netlink, netns, signals},
 };
 
 /// Runs an agent to its end. Its output, including its error, waits for no reader.
@@ -46,6 +46,8 @@ pub fn run(arguments: RunArgs) -> ExitCode {
 }
 
 fn serve(arguments: RunArgs) -> Result<()> {
+    // Before there are threads.
+    memory::be_frugal();
     signals::hold_reload()?;
     let link_events = if arguments.no_link_events { LinkEventSource::Off } else { LinkEventSource::Netlink };
     let described = match described(&arguments.bonds)? {

@@ -48,6 +48,10 @@ use crate::{
 /// So long after its last tick the path monitor is taken to stand still: it proves no path. Longer than any period of the clock.
 const LAPSE: Time = Time::from_secs(3);
 
+/// Time between two comparisons of what the guard and the path monitor are to know of slaves with what they were told, while
+/// the engine handles nothing new: workers change what else that depends on.
+const BETWEEN_COMPARISONS: Time = Time::from_secs(1);
+
 /// What one event led to.
 pub(super) struct Decision {
     pub batch: Batch,
@@ -71,6 +75,8 @@ pub(super) struct Running {
     status: watch::Sender<BondStatus>,
     /// The engine has handled something since the status was published.
     is_status_old: bool,
+    /// When the guard knew everything that the engine knows; None if the engine has handled something since.
+    informed_at: Option<Time>,
     pub(super) links: Links,
     /// When the present trigger was sent, or was due.
     trigger: Time,
@@ -139,6 +145,7 @@ impl Running {
             is_changed,
             status,
             is_status_old: true,
+            informed_at: None,
             links,
             trigger: now,
             decisions: VecDeque::from([Decision { batch, times, followed, enslave: None }]),
@@ -220,9 +227,12 @@ impl Running {
     }
 
     fn decide(&mut self, event: Event) -> Result<Decision, Refusal> {
-        self.is_status_old = true;
         let handled = now();
         let batch = self.engine.handle(handled, event)?;
+        if self.engine.take_change() {
+            self.is_status_old = true;
+            self.informed_at = None;
+        }
         let times = DecisionTimes { trigger: self.trigger, handled, decided: now() };
         Ok(Decision { batch, times, followed: Followed::default(), enslave: None })
     }
@@ -297,7 +307,9 @@ impl Running {
             self.work.read(|reads| reads.speeds[slot.index()] = Some(number));
         }
         self.hand_on_rounds();
-        self.inform_guard(reader);
+        if self.informed_at.is_none_or(|at| now().saturating_sub(at) >= BETWEEN_COMPARISONS) {
+            self.inform_guard(reader);
+        }
         self.ledger.settle();
         self.answer_if_settled();
     }
@@ -536,11 +548,13 @@ impl Running {
     }
 
     /// Writes what the carrier guard goes by: each slave's device, and the order in which they are tried.
-    fn inform_guard(&self, reader: Option<&DeviceReader>) {
+    fn inform_guard(&mut self, reader: Option<&DeviceReader>) {
         let entries = self.mirror.slaves();
+        let mut is_complete = true;
         for slave in self.engine.slaves() {
             let entry = entries[slave.slot.index()];
             if entry.ifindex() != slave.ifindex {
+                is_complete = false;
                 continue;
             }
             let mut wanted = entry.with_link_failure_count(slave.link_failure_count);
@@ -551,6 +565,7 @@ impl Running {
                 // judge it.
                 let state = reader.and_then(|reader| reader.read(slave.ifindex).ok().flatten());
                 wanted = wanted.with_handle(state.map_or(DeviceHandle::NONE, |state| state.handle()));
+                is_complete &= state.is_some();
             }
             if wanted != entry {
                 self.write_slave(slave.slot, wanted);
@@ -567,6 +582,7 @@ impl Running {
         }
         kernel_monitor::follow_slaves(&self.mirror, &self.engine);
         path_targets::follow_slaves(&self.mirror, &self.engine);
+        self.informed_at = is_complete.then(now);
     }
 }
 
