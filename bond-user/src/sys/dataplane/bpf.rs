@@ -559,10 +559,8 @@ impl DataPlane for BpfDataPlane {
         let mut watched = Vec::new();
         let mut add = |at, pin: &str, device: &str, ifindex: Option<u32>, hook: Option<DeviceHook>| {
             let link = self.held.get(&format!("{pin}_{}", names::LINK_PIN));
-            let program = self.held.get(&format!("{pin}_{}", names::PROGRAM_PIN)).or_else(|| {
-                self.held.get(&format!("{PORT_PIN}_{}", names::PROGRAM_PIN)).filter(|_| pin == BOND_PIN)
-            });
-            let program = program.and_then(|program| netkit::number_of_program(program.as_fd()).ok());
+            let of_port = || self.held.number_of_program(PORT_PIN).filter(|_| pin == BOND_PIN);
+            let program = self.held.number_of_program(pin).or_else(of_port);
             if let (Some(link), Some(program)) = (link, program) {
                 let (device, link) = (device.to_owned(), Arc::clone(link));
                 let hook = ifindex.zip(hook);

@@ -124,7 +124,6 @@ impl Running {
         let follower = Follower::new(records, &mirror, now);
         let followed = missed.as_ref().map_or_else(Followed::default, |missed| follower.adopted(missed, now));
         let missed = missed.unwrap_or_default();
-        let drafter = Drafter::new(missed.rounds);
         let mut misdirections = Misdirections::default();
         misdirections.add_missed(missed.misdirected, now);
         let (engine, batch) = match left {
@@ -132,7 +131,7 @@ impl Running {
             None => (Engine::new(bond), Batch::default()),
         };
         // Adopting may elect.
-        let times = DecisionTimes { trigger: now, handled: now, decided: now };
+        let decision = Decision { batch, times: DecisionTimes::at(now), followed, enslave: None };
         ledger.follow(mirror.active(), WordChange::MayFailOver);
         let mut running = Self {
             engine,
@@ -148,9 +147,9 @@ impl Running {
             informed_at: None,
             links,
             trigger: now,
-            decisions: VecDeque::from([Decision { batch, times, followed, enslave: None }]),
+            decisions: VecDeque::from([decision]),
             follower,
-            drafter,
+            drafter: Drafter::new(missed.rounds),
             misdirections,
             ledger,
             settling: Vec::new(),

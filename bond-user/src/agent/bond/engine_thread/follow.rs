@@ -38,6 +38,13 @@ pub(super) struct DecisionTimes {
     pub decided: Time,
 }
 
+impl DecisionTimes {
+    /// Returns the times of a decision without a trigger.
+    pub fn at(now: Time) -> Self {
+        Self { trigger: now, handled: now, decided: now }
+    }
+}
+
 /// A store to ACTIVE.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Switched {
