@@ -3,6 +3,7 @@
 mod dependencies;
 mod docs;
 mod fuzz;
+mod mutants;
 mod release;
 mod run;
 mod test;
@@ -36,6 +37,8 @@ enum Verb {
     /// Runs agents on a machine in memory in virtual time, where everything goes wrong that can
     #[command(disable_help_flag = true)]
     Simulate(Words),
+    /// Plants mistakes, one at a time, and shows which test catches each
+    Mutants(mutants::MutantsArguments),
     /// Compares xbond with the kernel's bonding driver, in an emulated machine whose kernel has it
     #[command(disable_help_flag = true)]
     Vm(Words),
@@ -70,6 +73,7 @@ fn main() -> Result<ExitCode> {
         },
         Verb::Bench(arguments) => forward("xtask-bench", "dev", &arguments),
         Verb::Simulate(arguments) => forward("xbond-simulator", "simulator", &arguments),
+        Verb::Mutants(arguments) => mutants::run(&arguments),
         Verb::Vm(arguments) => forward("xtask-vm", "dev", &arguments),
         Verb::Dist(arguments) => forward("xtask-dist", "dev", &arguments),
         Verb::Docs => docs::run(),
