@@ -183,6 +183,23 @@ fn adoption_reports_a_vanished_slave_by_its_name() {
     assert_eq!(lab.active().as_deref(), Some("slave1"));
 }
 
+/// No packet and no tick has failed over: ACTIVE still names it.
+#[test]
+fn adoption_leaves_an_active_slave_that_vanished() {
+    for (is_other_up, to) in [(true, Some("slave1")), (false, None)] {
+        let mut lab = Lab::enslaved(options(Active), 2);
+        lab.set_link(1, is_other_up);
+        let mut orphan = Orphan::of(lab);
+        orphan.lose(0);
+        let mut lab = orphan.adopt();
+        let failovers = lab.take_failovers().into_iter();
+        let failovers: Vec<_> =
+            failovers.map(|failover| (failover.from, failover.to, failover.reason)).collect();
+        assert_eq!(failovers, [(Some("slave0".into()), to.map(str::to_owned), Reason::Left)]);
+        assert_eq!(lab.active().as_deref(), to);
+    }
+}
+
 #[test]
 fn adoption_counts_no_failure_for_a_change_by_the_administrator() {
     let mut orphan = Orphan::of(Lab::enslaved(options(Same), 2));
