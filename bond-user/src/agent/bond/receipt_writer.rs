@@ -108,6 +108,8 @@ pub struct ReceiptWriter {
     unwritten: VecDeque<Receipt>,
     /// When writing them is tried again; `None` if there are none.
     try_again: Option<Time>,
+    /// The bond has ended: its directory is removed, or another agent's.
+    is_closed: bool,
     /// When faults were last logged: a recurring fault is logged once a minute.
     logged: HashMap<PathFault, Time>,
     /// What each part of the path check could not restore.
@@ -172,6 +174,7 @@ impl ReceiptWriter {
             open: None,
             unwritten: VecDeque::new(),
             try_again: None,
+            is_closed: false,
             logged: HashMap::new(),
             faults: BTreeMap::new(),
             notes: Vec::new(),
@@ -390,7 +393,9 @@ impl ReceiptWriter {
         let waiting = self.unwritten.back_mut().filter(|waiting| waiting.is_of_failover(&receipt));
         if let Some(waiting) = waiting {
             *waiting = receipt;
-        } else if let Err(error) = self.file.amend(&receipt) {
+        } else if !self.is_closed
+            && let Err(error) = self.file.amend(&receipt)
+        {
             self.warn(&wording::receipt_without_peers(self.file.shown(), error));
         }
     }
@@ -416,7 +421,7 @@ impl ReceiptWriter {
 
     /// Writes receipts, including those that could not be written before, for want of a descriptor or on a full disk.
     pub fn write_receipts(&mut self) {
-        while let Some(receipt) = self.unwritten.front() {
+        while let Some(receipt) = self.unwritten.front().filter(|_| !self.is_closed) {
             if let Err(error) = self.file.append(receipt) {
                 let (shown, count) = (self.file.shown(), self.unwritten.len());
                 if count > MOST_UNWRITTEN {
@@ -432,6 +437,14 @@ impl ReceiptWriter {
             self.unwritten.pop_front();
             self.ledger.finish();
         }
+        self.try_again = None;
+    }
+
+    /// Writes the open receipt, and writes to no file any more. What comes later is logged only; the next agent counts it.
+    pub fn close(&mut self) {
+        self.finish();
+        self.write_receipts();
+        self.is_closed = true;
         self.try_again = None;
     }
 

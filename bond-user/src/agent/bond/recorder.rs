@@ -144,7 +144,7 @@ impl Recording {
         self.add(Entry::Warn(text.into()));
     }
 
-    /// Writes the receipt that is open, and waits until it is written.
+    /// Has the receipt that is open written, and no file any more, and waits until that is so.
     pub async fn finish(&self) {
         let (reply, finished) = oneshot::channel();
         self.add(Entry::Finish(reply));
@@ -208,8 +208,7 @@ fn take(receipt_writer: &mut ReceiptWriter, entry: Entry) {
         Entry::Notes { all, logged } => receipt_writer.notes(all, logged),
         Entry::Reached(reply) | Entry::Await(reply) => drop(reply.send(())),
         Entry::Finish(reply) => {
-            receipt_writer.finish();
-            receipt_writer.write_receipts();
+            receipt_writer.close();
             let _ = reply.send(());
         }
     }

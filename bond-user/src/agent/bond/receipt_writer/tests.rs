@@ -103,6 +103,25 @@ fn peers_are_added_to_the_receipt_of_their_failover() {
     assert_eq!(heard(), [Some(1), Some(2)], "too late");
 }
 
+/// Its directory is removed then, or another agent's.
+#[test]
+fn after_the_end_of_the_bond_nothing_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut writer, written) = writer(directory.path());
+    writer.failover(draft(1, 0, false));
+    writer.failover(draft(2, 1, false));
+    writer.close();
+    assert_eq!(written(), [1, 2], "the open one, too");
+    let text = || std::fs::read(directory.path().join("receipts.ndjson")).unwrap();
+    let before = text();
+    writer.peers(FailoverId(2), Peers { expected: 3, heard: 1, ..Peers::default() });
+    writer.failover(draft(3, 0, false));
+    assert!(text() == before);
+    std::fs::remove_file(directory.path().join("receipts.ndjson")).unwrap();
+    writer.write_receipts();
+    assert_eq!((written(), writer.overdue()), (vec![], None));
+}
+
 #[test]
 fn a_superseded_failover_keeps_its_steps_so_far() {
     let directory = tempfile::tempdir().unwrap();
