@@ -3,7 +3,7 @@
 //! # The tour
 //!
 //! Which threads and tasks there are, what each owns, what it may block on, and what wakes it. docs/internals/agent.md has
-//! the same with the bounds of each queue.
+//! all of them, with the bounds of each queue.
 //!
 //! | thread (T) or task | owns | may block on | is woken by | where |
 //! |---|---|---|---|---|
@@ -17,10 +17,10 @@
 //! | worker, one per bond | MAC addresses, MTU, membership, found.json, carrier | RTNL, files | its work | [`bond::worker`] |
 //! | recorder, one per bond | log lines, events and receipts | files | engine, worker, announcer | [`bond::recorder`] |
 //! | announcer, one per bond | packet sockets | nothing | rounds of the engine | [`bond::announcer`] |
-//! | confirmer, one per bond | which peers are heard after a failover | neighbour tables | failovers of the engine | [`bond::confirmer`] |
+//! | confirmer, one per bond | which peers are heard after a failover | neighbour tables (RTNL) | failovers of the engine | [`bond::confirmer`] |
 //! | ARP prober, one per bond | probes, a connection for route look-ups | route look-ups, which take no RTNL | rounds of the engine | [`bond::arp_prober`] |
 //! | ring-buffer reader, one per bond | EVENTS | nothing | the data plane | [`bond::ring_reader`] |
-//! | link follower, address follower | which interfaces appeared, vanished, or have other addresses | receiving | the kernel, at most every 100 ms | [`lifecycle::slaves`] |
+//! | link follower, address follower | which interfaces appeared, vanished, or have other addresses | receiving; RTNL after lost events | the kernel, at most every 100 ms | [`lifecycle::slaves`] |
 //! | upkeep | pins, lock, control socket, memory | bpffs | a timer, once per second | [`upkeep`] |
 //! | recreation of bonds | bonds of files that are gone | RTNL | a timer, every five seconds | [`upkeep`], [`lifecycle::lost`] |
 //! | published | files for other programs, in directories that the administrator names | those, on a thread of its own | events, at least every 15 s | [`server::published`] |
