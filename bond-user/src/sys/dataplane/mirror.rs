@@ -3,7 +3,10 @@
 
 use std::{
     collections::{BTreeSet, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bond_common::{
@@ -45,6 +48,8 @@ pub struct MapMirror {
     behind: Mutex<HashSet<Mac>>,
     /// Those that devices above bond0 have, macvlans in other namespaces for example. BEHIND has none that is a slave's, too.
     above: Mutex<HashSet<Mac>>,
+    /// Changes of these two.
+    host_changes: AtomicU64,
 }
 
 /// A target of the path monitor, with the frames that probe it.
@@ -106,6 +111,7 @@ impl MapMirror {
             learned: Mutex::new(maps.learned()),
             behind: Mutex::default(),
             above: Mutex::default(),
+            host_changes: AtomicU64::default(),
             maps,
         }
     }
@@ -357,13 +363,26 @@ impl MapMirror {
     /// The kernel refuses to read the map.
     pub fn read_behind(&self) -> Result<(), DataPlaneError> {
         let found = self.maps.behind()?;
-        *locked(&self.behind) = found.iter().map(|(key, _)| key.mac()).collect();
+        self.replace_hosts(&self.behind, found.iter().map(|(key, _)| key.mac()).collect());
         Ok(())
     }
 
     /// Sets which MAC addresses devices above bond0 have, for [`Self::is_behind`].
     pub fn set_above(&self, macs: &[Mac]) {
-        *locked(&self.above) = macs.iter().copied().collect();
+        self.replace_hosts(&self.above, macs.iter().copied().collect());
+    }
+
+    fn replace_hosts(&self, known: &Mutex<HashSet<Mac>>, macs: HashSet<Mac>) {
+        let mut known = locked(known);
+        if *known != macs {
+            *known = macs;
+            self.host_changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Returns how often what [`Self::is_behind`] says has changed.
+    pub fn host_changes(&self) -> u64 {
+        self.host_changes.load(Ordering::Acquire)
     }
 
     /// Returns whether a MAC address is that of a host behind the bond, or of a device above it, as of the last

@@ -48,10 +48,6 @@ use crate::{
 /// So long after its last tick the path monitor is taken to stand still: it proves no path. Longer than any period of the clock.
 const LAPSE: Time = Time::from_secs(3);
 
-/// Time between two comparisons of what the guard and the path monitor are to know of slaves with what they were told, while
-/// the engine handles nothing new: workers change what else that depends on.
-const BETWEEN_COMPARISONS: Time = Time::from_secs(1);
-
 /// What one event led to.
 pub(super) struct Decision {
     pub batch: Batch,
@@ -75,8 +71,9 @@ pub(super) struct Running {
     status: watch::Sender<BondStatus>,
     /// The engine has handled something since the status was published.
     is_status_old: bool,
-    /// When the guard knew everything that the engine knows; None if the engine has handled something since.
-    informed_at: Option<Time>,
+    /// [`MapMirror::host_changes`] as of when the data plane knew everything that the engine knows; None if the engine has handled
+    /// something since.
+    informed: Option<u64>,
     pub(super) links: Links,
     /// When the present trigger was sent, or was due.
     trigger: Time,
@@ -144,7 +141,7 @@ impl Running {
             is_changed,
             status,
             is_status_old: true,
-            informed_at: None,
+            informed: None,
             links,
             trigger: now,
             decisions: VecDeque::from([decision]),
@@ -230,7 +227,7 @@ impl Running {
         let batch = self.engine.handle(handled, event)?;
         if self.engine.take_change() {
             self.is_status_old = true;
-            self.informed_at = None;
+            self.informed = None;
         }
         let times = DecisionTimes { trigger: self.trigger, handled, decided: now() };
         Ok(Decision { batch, times, followed: Followed::default(), enslave: None })
@@ -306,7 +303,7 @@ impl Running {
             self.work.read(|reads| reads.speeds[slot.index()] = Some(number));
         }
         self.hand_on_rounds();
-        if self.informed_at.is_none_or(|at| now().saturating_sub(at) >= BETWEEN_COMPARISONS) {
+        if self.informed != Some(self.mirror.host_changes()) {
             self.inform_guard(reader);
         }
         self.ledger.settle();
@@ -549,6 +546,8 @@ impl Running {
     /// Writes what the carrier guard goes by: each slave's device, and the order in which they are tried.
     fn inform_guard(&mut self, reader: Option<&DeviceReader>) {
         let entries = self.mirror.slaves();
+        // Before what is read below.
+        let host_changes = self.mirror.host_changes();
         let mut is_complete = true;
         for slave in self.engine.slaves() {
             let entry = entries[slave.slot.index()];
@@ -581,7 +580,7 @@ impl Running {
         }
         kernel_monitor::follow_slaves(&self.mirror, &self.engine);
         path_targets::follow_slaves(&self.mirror, &self.engine);
-        self.informed_at = is_complete.then(now);
+        self.informed = is_complete.then_some(host_changes);
     }
 }
 
