@@ -107,9 +107,8 @@ fn in_arp(frame: &impl Frame, arp: usize, role: Role, targets: &Targets) -> Mess
     if hardware != ETHERNET || protocol != Some(wanted_protocol) || lengths != Some([6, 4]) {
         return Message::Probe(None);
     }
-    let sender = frame.read::<4>(arp + offset_of!(ArpHdr, spa));
-    let asked = frame.read::<4>(arp + offset_of!(ArpHdr, tpa));
-    let (Some(sender), Some(asked)) = (sender, asked) else { return Message::Probe(None) };
+    let Some(sender) = frame.read::<4>(arp + offset_of!(ArpHdr, spa)) else { return Message::Probe(None) };
+    let Some(asked) = frame.read::<4>(arp + offset_of!(ArpHdr, tpa)) else { return Message::Probe(None) };
     Message::Probe(match role {
         Role::ArpProber => targets.find_ipv4(sender, asked),
         Role::Backup => targets.find_ipv4(asked, sender),
@@ -132,9 +131,12 @@ fn in_neighbour_discovery(frame: &impl Frame, ipv6: usize, role: Role, targets: 
     if kind != nd::NEIGHBOUR_SOLICITATION && kind != nd::NEIGHBOUR_ADVERTISEMENT {
         return Message::Other;
     }
-    let source = frame.read::<16>(ipv6 + offset_of!(Ipv6Hdr, src_addr));
-    let destination = frame.read::<16>(ipv6 + offset_of!(Ipv6Hdr, dst_addr));
-    let (Some(source), Some(destination)) = (source, destination) else { return Message::Probe(None) };
+    let Some(source) = frame.read::<16>(ipv6 + offset_of!(Ipv6Hdr, src_addr)) else {
+        return Message::Probe(None);
+    };
+    let Some(destination) = frame.read::<16>(ipv6 + offset_of!(Ipv6Hdr, dst_addr)) else {
+        return Message::Probe(None);
+    };
     Message::Probe(match role {
         Role::ArpProber | Role::Bystander => {
             targets.find_ipv6(source, if destination == ALL_NODES { None } else { Some(destination) })

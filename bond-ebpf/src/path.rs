@@ -106,7 +106,13 @@ pub fn lap(ctx: &TcContext) -> i32 {
     if !monitor(ctx, state, &lap) {
         return TC_ACT_UNSPEC;
     }
-    if tick::write_again(ctx, frame).is_none() { TC_ACT_SHOT } else { TC_ACT_UNSPEC }
+    if write_again(ctx, frame.number as u64, frame.sequence) { TC_ACT_UNSPEC } else { TC_ACT_SHOT }
+}
+
+/// Makes the packet the frame of the clock again that it was. A function of its own, for the stack of its caller.
+#[inline(never)]
+fn write_again(ctx: &TcContext, number: u64, sequence: u64) -> bool {
+    tick::write_again(ctx, ClockFrame { number: number as u8, sequence }).is_some()
 }
 
 /// Does what is due in a lap. Returns whether the frame was used for probes, and must be written again.
@@ -115,8 +121,8 @@ fn monitor(ctx: &TcContext, state: &mut PathState, lap: &PathLap<'_>) -> bool {
     let Some(active) = state.follow(lap) else { return false };
     let Some(heard) = maps::path_heard(active.index() as u32) else { return false };
     // SAFETY: as in `lap`. Programs of slaves store single words of it meanwhile.
-    let heard = unsafe { heard.read_volatile() };
-    state.hear(active, &heard, lap);
+    let heard = unsafe { &*heard };
+    state.hear(active, heard, lap);
     if state.is_count_due(lap) {
         count(active, state, heard.arps, lap);
     }
@@ -130,7 +136,7 @@ fn monitor(ctx: &TcContext, state: &mut PathState, lap: &PathLap<'_>) -> bool {
     } else if state.takes_backups(lap) {
         is_used = ask_backups(ctx, active, state, lap);
     }
-    let probes = state.takes_probes(&heard, is_resolved(), lap);
+    let probes = state.takes_probes(heard, is_resolved(), lap);
     match probes {
         Some(probes) => is_used | ask(ctx, active, state, probes),
         None => is_used,
@@ -275,17 +281,9 @@ fn ask_backups(ctx: &TcContext, active: Slot, state: &mut PathState, lap: &PathL
 extern "C" fn ask_next(index: u32, asking: *mut c_void) -> c_long {
     // SAFETY: `ask_backups` passes a pointer to this, which nothing else uses during the call.
     let asking = unsafe { &mut *asking.cast::<Asking<'_>>() };
-    let (Some(slot), Some(heard)) = (Slot::new(index as u8), maps::path_heard(index)) else { return 0 };
-    if asking.slots & slot.bit() == 0 {
-        return 0;
-    }
-    // A device that cannot be read may have a link.
-    let has_link = maps::slave(slot).is_some_and(|slave| device::link(slave) != Some(false));
-    // SAFETY: as in `monitor`.
-    let is_asked =
-        asking.state.note_backup(slot, unsafe { &*heard }, has_link, (asking.entry.proof, asking.now));
+    let Some(slot) = Slot::new(index as u8) else { return 0 };
     let from = asking.entry.mac(slot);
-    if has_link && is_asked && !from.is_zero() {
+    if asking.slots & slot.bit() != 0 && note_backup(asking, index as u64) && !from.is_zero() {
         asking.is_used = true;
         let is_stale = asking.state.is_stale(asking.now);
         let mut sending = Sending {
@@ -305,6 +303,21 @@ extern "C" fn ask_next(index: u32, asking: *mut c_void) -> c_long {
         asking.state.refused += sending.refused;
     }
     0
+}
+
+/// Notes what the backup of the slot with this number has heard since it was asked last. Returns whether it is to be asked now. A
+/// function of its own: what it has on the stack, and its caller, would be too much together for kernels before 6.8.
+#[inline(never)]
+fn note_backup(asking: &mut Asking<'_>, slot: u64) -> bool {
+    let (Some(slot), Some(heard)) = (Slot::new(slot as u8), maps::path_heard(slot as u32)) else {
+        return false;
+    };
+    // A device that cannot be read may have a link.
+    let has_link = maps::slave(slot).is_some_and(|slave| device::link(slave) != Some(false));
+    // SAFETY: as in `monitor`.
+    let is_asked =
+        asking.state.note_backup(slot, unsafe { &*heard }, has_link, (asking.entry.proof, asking.now));
+    has_link && is_asked
 }
 
 /// Probes by the active slave. Returns whether the frame was used.

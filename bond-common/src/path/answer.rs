@@ -71,8 +71,12 @@ fn in_ipv4(frame: &impl Frame, ipv4: usize, entry: &PathEntry, slot: Slot, now: 
     if addresses >> 32 != addresses & 0xffff_ffff {
         return PathAnswer::None;
     }
-    let (first, lifetime) = (frame.read::<1>(ipv4), frame.read::<2>(ipv4 + offset_of!(Ipv4Hdr, ttl)));
-    let (Some([first]), Some([ttl, protocol])) = (first, lifetime) else { return PathAnswer::None };
+    // Read and checked one after the other: of several at once the compiler makes programs that read what they have not
+    // written, which the verifiers of older kernels refuse.
+    let Some([first]) = frame.read::<1>(ipv4) else { return PathAnswer::None };
+    let Some([ttl, protocol]) = frame.read::<2>(ipv4 + offset_of!(Ipv4Hdr, ttl)) else {
+        return PathAnswer::None;
+    };
     if first != NO_OPTIONS || protocol != IpProto::Udp as u8 {
         return PathAnswer::None;
     }
@@ -80,8 +84,8 @@ fn in_ipv4(frame: &impl Frame, ipv4: usize, entry: &PathEntry, slot: Slot, now: 
     if frame.read::<2>(udp + offset_of!(UdpHdr, dst)) != Some(ECHO_PORT.to_be_bytes()) {
         return PathAnswer::None;
     }
-    let (nonce, sent) = (frame.read::<8>(ipv4 + echo::NONCE), frame.read::<8>(ipv4 + echo::SENT));
-    let (Some(nonce), Some(sent)) = (nonce, sent) else { return PathAnswer::None };
+    let Some(nonce) = frame.read::<8>(ipv4 + echo::NONCE) else { return PathAnswer::None };
+    let Some(sent) = frame.read::<8>(ipv4 + echo::SENT) else { return PathAnswer::None };
     let (nonce, sent) = (u64::from_ne_bytes(nonce), u64::from_ne_bytes(sent));
     if nonce & !0xf != entry.nonce {
         return PathAnswer::None;
@@ -99,10 +103,9 @@ fn in_arp(frame: &impl Frame, arp: usize, entry: &PathEntry) -> PathAnswer {
     {
         return PathAnswer::None;
     }
-    let sender = frame.read::<4>(arp + offset_of!(ArpHdr, spa));
-    let asked = frame.read::<4>(arp + offset_of!(ArpHdr, tpa));
-    let mac = frame.read::<6>(arp + offset_of!(ArpHdr, sha));
-    let (Some(sender), Some(asked), Some(mac)) = (sender, asked, mac) else { return PathAnswer::None };
+    let Some(sender) = frame.read::<4>(arp + offset_of!(ArpHdr, spa)) else { return PathAnswer::None };
+    let Some(asked) = frame.read::<4>(arp + offset_of!(ArpHdr, tpa)) else { return PathAnswer::None };
+    let Some(mac) = frame.read::<6>(arp + offset_of!(ArpHdr, sha)) else { return PathAnswer::None };
     let mac = Mac::new(mac);
     if !mac.is_unicast() {
         return PathAnswer::None;
