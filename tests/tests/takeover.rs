@@ -78,6 +78,8 @@ fn host_with_bond() -> Option<Lab> {
         lab.peer.ip(&format!("address add {address}/24 dev eth0.{vid}")).unwrap();
     }
     answers(&lab);
+    let tentative = || lab.host.ip("-6 address show tentative").unwrap();
+    eventually("duplicate address detection", tentative, String::is_empty);
     Some(lab)
 }
 
@@ -89,8 +91,15 @@ fn answers(lab: &Lab) {
     }
 }
 
+/// Returns the links, without the timers of bridges.
 fn links(host: &NetNs) -> Vec<Value> {
-    serde_json::from_str(&host.ip("-d -j link show").unwrap()).unwrap()
+    let mut links: Vec<Value> = serde_json::from_str(&host.ip("-d -j link show").unwrap()).unwrap();
+    for link in &mut links {
+        if let Some(data) = link.pointer_mut("/linkinfo/info_data").and_then(Value::as_object_mut) {
+            data.retain(|key, _| !key.ends_with("_timer"));
+        }
+    }
+    links
 }
 
 fn link(host: &NetNs, name: &str) -> Value {

@@ -23,7 +23,7 @@ fn verified(pins: PathBuf) -> Vec<(String, u32)> {
 }
 
 #[test]
-fn each_program_takes_a_tenth_of_the_verifiers_limit_at_most() {
+fn each_program_takes_a_fifth_of_the_verifiers_limit_at_most() {
     skip_if_unable!();
     let _concurrent = concurrently();
     for datapath in DATAPATHS {
@@ -35,8 +35,9 @@ fn each_program_takes_a_tenth_of_the_verifiers_limit_at_most() {
         for wanted in ["port_tx", "slave_rx", "tick"] {
             assert!(programs.iter().any(|(name, _)| name.contains(wanted)), "no {wanted} in {programs:?}");
         }
+        // Linux 7.3 follows two and a half times as many as 6.18.
         for (name, instructions) in programs {
-            assert!(instructions < LIMIT / 10, "{datapath:?}: {name}: {instructions}");
+            assert!(instructions < LIMIT / 5, "{datapath:?}: {name}: {instructions}");
         }
         xbond.stop().unwrap();
     }
