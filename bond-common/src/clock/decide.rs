@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn with_an_agent_a_tick_only_leaves_a_dead_slave_for_a_live_one() {
-        let clock = ClockEntry { agent_seen: ABSENT, ..ClockEntry::default() };
+        let clock = ClockEntry { agent_seen: ABSENT, period: 10 * MS, ..ClockEntry::default() };
         for (word, up, expected) in [
             (word(Some(0), 0b11), 0b10, Some((Some(1), 0b10, Cause::LinkLost))),
             (word(Some(0), 0b11), 0, None),
