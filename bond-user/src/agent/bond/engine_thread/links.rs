@@ -306,3 +306,14 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_cannot_be_read_is_not_down() {
+        assert_eq!(LinkReading::from(Err::<Option<DeviceState>, _>(nix::errno::Errno::ENOMEM)).up(), None);
+        assert_eq!(LinkReading::from(Ok::<_, nix::errno::Errno>(None)).up(), Some(false));
+    }
+}
