@@ -47,16 +47,17 @@ impl Engine {
         engine.arm_poll(now);
         engine.start_arp(now);
         engine.links(now, &links);
-        match active.filter(|_| engine.active.is_none()) {
-            // The slave that ACTIVE names is none of the bond any more.
-            Some(slot) => {
-                engine.seen = Trigger::SlaveLeft;
-                let best = engine.best_slave(None, Reason::Left);
-                let name = gone.iter().find(|(of, _)| *of == slot).map(|(_, name)| name.clone());
-                engine.change_active(now, name, best, Reason::Left);
+        if engine.active.is_none() {
+            match active {
+                // The slave that ACTIVE names is none of the bond any more.
+                Some(slot) => {
+                    engine.seen = Trigger::SlaveLeft;
+                    let best = engine.best_slave(None, Reason::Left);
+                    let name = gone.iter().find(|(of, _)| *of == slot).map(|(_, name)| name.clone());
+                    engine.change_active(now, name, best, Reason::Left);
+                }
+                None => engine.elect(now, Reason::Joined),
             }
-            None if engine.active.is_none() => engine.elect(now, Reason::Joined),
-            None => {}
         }
         engine.finish_failover(now);
         let batch = engine.publish();
