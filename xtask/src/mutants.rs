@@ -1,6 +1,7 @@
 //! `cargo xtask mutants`: plants mistakes, one at a time, and shows which test catches each.
 //!
-//! A mistake is a patch in tests/mutants. The lines before its first `diff` say what it is, and who looks for it:
+//! A mistake is a patch in tests/mutants. The lines before its first `diff` say what it is, and which
+//! commands of cargo look for it:
 //!
 //! ```text
 //! Plants: the guard takes the first slave that is alive, usable or not
@@ -52,7 +53,7 @@ impl Mutant {
                 looks.push(text.to_owned());
             }
         }
-        ensure!(!looks.is_empty(), "{name}: nobody looks for it");
+        ensure!(!looks.is_empty(), "{name}: no command looks for it; add a line `Looks: test -p ...`");
         Ok(Self {
             plants: plants.with_context(|| format!("{name}: what it plants is not said"))?,
             name,
@@ -79,10 +80,10 @@ impl Mutant {
     }
 }
 
-/// Plants the mistakes, and prints a table of who has caught each.
+/// Plants the mistakes, and prints a table of what has caught each.
 ///
 /// # Errors
-/// A patch does not apply, or the copy of the tree cannot be made. A mistake that nobody catches gives exit code 1.
+/// A patch does not apply, or the copy of the tree cannot be made. A mistake that no command catches gives exit code 1.
 pub fn run(arguments: &MutantsArguments) -> Result<ExitCode> {
     let mut mutants = Mutant::all()?;
     for name in &arguments.names {
